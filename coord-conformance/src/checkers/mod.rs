@@ -1,0 +1,237 @@
+//! Judges of histories. Each is a function of the events alone, tested with good and bad histories, and shown by the
+//! mutant tests to find a store or an engine that is broken in its field.
+//!
+//! | checker | what it refuses |
+//! | --- | --- |
+//! | [`tokens`] | a token given twice, or one that is not greater than those of grants before it |
+//! | [`intervals`] | two guards that say *held* at once and exclude each other; a lost guard that came back |
+//! | [`fifo`] | a grant past somebody who waits ahead |
+//! | [`terms`] | two leaders of one term; an observer that invents, repeats or goes back, or stays behind |
+//! | [`membership`] | a list that misses a live member or shows a ghost; a watcher that stays behind |
+//! | [`fenced`] | writes accepted with tokens that go back; lost updates |
+//! | [`register`] | reads and conditional writes of a value that no order in time explains |
+//! | [`deliveries`] | an item lost, acknowledged twice, out of order, or in two hands at once |
+//! | [`residue`] | claims left behind (it looks at the store, not at a history) |
+//! | [`progress`] | waiting without end (it looks at the clock) |
+
+pub mod deliveries;
+pub mod fenced;
+pub mod fifo;
+pub mod intervals;
+pub mod membership;
+pub mod progress;
+pub mod register;
+pub mod residue;
+pub mod terms;
+pub mod tokens;
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::history::{Ask, AttemptId, Event, Op, Outcome, Stamp};
+
+/// What a checker found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Violation {
+    /// The checker's name.
+    pub checker: &'static str,
+    /// What is wrong, with the events that show it.
+    pub message: String,
+}
+
+impl Violation {
+    /// A finding of this checker.
+    pub fn new(checker: &'static str, message: impl Into<String>) -> Self {
+        Self { checker, message: message.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {}", self.checker, self.message)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// What a checker says.
+pub type Judgement<T = ()> = Result<T, Violation>;
+
+/// A checker of histories.
+pub type Checker = fn(&[Event]) -> Judgement;
+
+/// All checkers of histories, the most basic first.
+pub const ALL: [Checker; 8] = [
+    tokens::check,
+    intervals::check,
+    fifo::check,
+    terms::check,
+    membership::check,
+    fenced::check,
+    register::check,
+    deliveries::check,
+];
+
+/// Runs all checkers of histories.
+///
+/// # Errors
+/// What the first checker found that found anything.
+pub fn check(events: &[Event]) -> Judgement {
+    ALL.iter().try_for_each(|checker| checker(events))
+}
+
+/// A grant and what is known of the guard's life.
+#[derive(Debug, Clone)]
+pub(crate) struct Hold<'a> {
+    pub(crate) client: &'a str,
+    pub(crate) attempt: AttemptId,
+    pub(crate) ask: &'a Ask,
+    pub(crate) token: u64,
+    /// The acquisition itself.
+    pub(crate) acquire: &'a Event,
+    /// When it was seen waiting.
+    pub(crate) queued: Option<Stamp>,
+    /// The guard was certainly valid from its return up to here: the last moment before a question that was answered
+    /// with yes. `None`: nobody asked.
+    pub(crate) valid_to: Option<Stamp>,
+    /// The first moment at which it was certainly over.
+    pub(crate) lost: Option<Stamp>,
+    /// Its holder was thrown out by force, from this moment.
+    pub(crate) evicted: Option<Stamp>,
+    /// When its release had succeeded.
+    pub(crate) released: Option<Stamp>,
+    /// It said that it is held after it had said that it is lost.
+    pub(crate) revived: Option<Stamp>,
+}
+
+impl Hold<'_> {
+    /// Until when the guard was certainly valid.
+    pub(crate) fn certainly_to(&self) -> Option<Stamp> {
+        let end = self.valid_to?;
+        Some(self.evicted.map_or(end, |evicted| evicted.min(end))).filter(|end| *end > self.acquire.to)
+    }
+
+    pub(crate) fn is_exclusive_with(&self, other: &Self) -> bool {
+        let together = u64::from(self.ask.weight) + u64::from(other.ask.weight);
+        together > u64::from(self.ask.limit).min(u64::from(other.ask.limit))
+    }
+}
+
+impl fmt::Display for Hold<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} attempt {} token {} (", self.client, self.attempt, self.token)?;
+        let millis = |stamp: Stamp| stamp.at as f64 / 1e6;
+        write!(f, "asked {:.3}, granted {:.3}", millis(self.acquire.from), millis(self.acquire.to))?;
+        if let Some(end) = self.certainly_to() {
+            write!(f, ", held at least to {:.3}", millis(end))?;
+        }
+        f.write_str(" ms)")
+    }
+}
+
+/// The grants of every object, in the order in which they returned.
+pub(crate) fn holds(events: &[Event]) -> BTreeMap<&str, Vec<Hold<'_>>> {
+    let mut holds: BTreeMap<&str, Vec<Hold<'_>>> = BTreeMap::new();
+    for event in events {
+        if let (Op::Acquire { attempt, ask, token: Some(token) }, Outcome::Ok) = (&event.op, &event.outcome) {
+            holds.entry(&event.object).or_default().push(Hold {
+                client: &event.client,
+                attempt: *attempt,
+                ask,
+                token: *token,
+                acquire: event,
+                queued: None,
+                valid_to: None,
+                lost: None,
+                evicted: None,
+                released: None,
+                revived: None,
+            });
+        }
+    }
+    for of_object in holds.values_mut() {
+        of_object.sort_by_key(|hold| hold.acquire.to);
+    }
+    let mut ordered: Vec<_> = events.iter().collect();
+    ordered.sort_by_key(|event| event.from);
+    for event in ordered {
+        let Some(of_object) = holds.get_mut(event.object.as_str()) else { continue };
+        if let Op::Evict { tokens } = &event.op {
+            for hold in of_object.iter_mut().filter(|hold| tokens.contains(&hold.token)) {
+                hold.evicted = Some(hold.evicted.map_or(event.from, |before| before.min(event.from)));
+            }
+            continue;
+        }
+        let (Op::Queued { attempt, .. }
+        | Op::Valid { attempt }
+        | Op::Lost { attempt }
+        | Op::Release { attempt }) = &event.op
+        else {
+            continue;
+        };
+        let own = |hold: &&mut Hold<'_>| hold.attempt == *attempt && hold.client == event.client;
+        // Sightings in the line are noted by whoever looked.
+        let Some(hold) = of_object.iter_mut().find(own) else { continue };
+        match (&event.op, &event.outcome) {
+            (Op::Queued { .. }, _) => hold.queued = hold.queued.or(Some(event.to)),
+            (Op::Valid { .. }, _) => {
+                if hold.lost.is_some_and(|lost| lost < event.from) {
+                    hold.revived = hold.revived.or(Some(event.from));
+                }
+                hold.valid_to = hold.valid_to.max(Some(event.from));
+            }
+            (Op::Lost { .. }, _) => hold.lost = hold.lost.or(Some(event.to)),
+            // A release that succeeded was one of a guard that was still valid when it was called.
+            (Op::Release { .. }, Outcome::Ok) => {
+                hold.valid_to = hold.valid_to.max(Some(event.from));
+                hold.released = hold.released.or(Some(event.to));
+            }
+            _ => {}
+        }
+    }
+    holds
+}
+
+#[cfg(test)]
+pub(crate) mod made {
+    //! Histories by hand.
+
+    use super::*;
+
+    pub(crate) fn at(millis: u64) -> Stamp {
+        Stamp { at: millis * 1_000_000, tick: 0 }
+    }
+
+    pub(crate) fn event(client: &str, object: &str, from: u64, to: u64, op: Op) -> Event {
+        let (client, object) = (client.to_owned(), object.to_owned());
+        Event { from: at(from), to: at(to), client, object, op, outcome: Outcome::Ok }
+    }
+
+    pub(crate) fn acquire(client: &str, attempt: u64, from: u64, to: u64, token: u64) -> Event {
+        ask(client, attempt, from, to, token, Ask::lock())
+    }
+
+    pub(crate) fn ask(client: &str, attempt: u64, from: u64, to: u64, token: u64, ask: Ask) -> Event {
+        event(client, "x", from, to, Op::Acquire { attempt, ask, token: Some(token) })
+    }
+
+    pub(crate) fn valid(client: &str, attempt: u64, when: u64) -> Event {
+        event(client, "x", when, when, Op::Valid { attempt })
+    }
+
+    pub(crate) fn lost(client: &str, attempt: u64, when: u64) -> Event {
+        event(client, "x", when, when, Op::Lost { attempt })
+    }
+
+    pub(crate) fn release(client: &str, attempt: u64, from: u64, to: u64) -> Event {
+        event(client, "x", from, to, Op::Release { attempt })
+    }
+
+    pub(crate) fn queued(client: &str, attempt: u64, when: u64) -> Event {
+        queued_for(client, attempt, when, Ask::lock())
+    }
+
+    pub(crate) fn queued_for(client: &str, attempt: u64, when: u64, ask: Ask) -> Event {
+        event(client, "x", when, when, Op::Queued { attempt, ask })
+    }
+}

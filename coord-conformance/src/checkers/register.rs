@@ -1,0 +1,257 @@
+//! Linearizability of a register: one order of all operations, in keeping with real time, must explain every answer.
+//!
+//! The search takes operations one by one, as G. Lowe's memoised form of the algorithm of Wing and Gong does: whatever
+//! was called before the first remaining one returned may be next, and a set of taken operations that led nowhere with
+//! some state is not tried with that state again. An operation of unknown outcome stays open: it may take effect at any
+//! time after its call, also long after the client gave up, or never.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{Judgement, Violation};
+use crate::history::{Event, Given, Op, Outcome, Stamp};
+
+/// The checker's name.
+pub const NAME: &str = "register";
+
+/// How many steps the search may take; far beyond what histories of the suite need.
+const STEPS: usize = 2_000_000;
+
+/// Checks a history.
+///
+/// # Errors
+/// The first object whose history has no explanation.
+pub fn check(events: &[Event]) -> Judgement {
+    let mut objects = BTreeMap::<&str, Vec<&Event>>::new();
+    for event in events {
+        if matches!(event.op, Op::Read { .. } | Op::Put { .. }) {
+            objects.entry(&event.object).or_default().push(event);
+        }
+    }
+    objects.into_iter().try_for_each(|(object, events)| explain(object, &events))
+}
+
+/// One operation as the search sees it.
+struct Call<'a> {
+    event: &'a Event,
+    from: Stamp,
+    /// When it had certainly taken effect; `None` if it may never.
+    to: Option<Stamp>,
+    step: Step<'a>,
+}
+
+enum Step<'a> {
+    Read(Option<u64>),
+    Write {
+        given: Given,
+        value: Option<&'a str>,
+    },
+    /// The condition did not hold.
+    Refused(Given),
+}
+
+/// The versions of values, as far as anybody saw them.
+fn versions<'a>(object: &str, events: &[&'a Event]) -> Judgement<HashMap<&'a str, u64>> {
+    let (mut versions, mut values) = (HashMap::new(), HashMap::new());
+    for event in events {
+        let seen = match &event.op {
+            Op::Read { found: Some((value, version)) } => Some((value.as_str(), *version)),
+            Op::Put { value: Some(value), version: Some(version), .. } => Some((value.as_str(), *version)),
+            _ => None,
+        };
+        let Some((value, version)) = seen else { continue };
+        let other = *versions.entry(value).or_insert(version);
+        let twin = *values.entry(version).or_insert(value);
+        if other != version || twin != value {
+            let message = format!(
+                "{object}: value {value:?} has version {version}, and there are {twin:?} and version {other}"
+            );
+            return Err(Violation::new(NAME, message));
+        }
+    }
+    Ok(versions)
+}
+
+fn calls<'a>(events: &[&'a Event]) -> Vec<Call<'a>> {
+    let mut calls: Vec<_> = events
+        .iter()
+        .filter_map(|&event| {
+            let (step, known) = match (&event.op, &event.outcome) {
+                (Op::Read { found }, Outcome::Ok) => {
+                    (Step::Read(found.as_ref().map(|(_, version)| *version)), true)
+                }
+                (Op::Put { given, value, .. }, Outcome::Ok) => {
+                    (Step::Write { given: *given, value: value.as_deref() }, true)
+                }
+                (Op::Put { given, value, .. }, Outcome::Unknown(_)) => {
+                    (Step::Write { given: *given, value: value.as_deref() }, false)
+                }
+                (Op::Put { given, .. }, Outcome::Fail(why)) if why.contains("ConditionFailed") => {
+                    (Step::Refused(*given), true)
+                }
+                // A read that failed says nothing, and what failed without effect is as if it never was.
+                _ => return None,
+            };
+            Some(Call { event, from: event.from, to: known.then_some(event.to), step })
+        })
+        .collect();
+    calls.sort_by_key(|call| call.from);
+    calls
+}
+
+/// What the register holds: the version of its value (zero if nobody ever saw it), and which write it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct State {
+    present: Option<(usize, u64)>,
+    /// The greatest version so far.
+    highest: u64,
+}
+
+impl State {
+    fn holds(self, given: Given) -> bool {
+        match (given, self.present) {
+            (Given::Anything, _) | (Given::Absent, None) => true,
+            (Given::Version(version), Some((_, present))) => version == present,
+            _ => false,
+        }
+    }
+
+    /// The state after a call, if the call can happen in this one.
+    fn after(self, at: usize, call: &Call<'_>, versions: &HashMap<&str, u64>) -> Option<Self> {
+        match &call.step {
+            Step::Read(found) => {
+                let present = self.present.map(|(_, version)| version);
+                (present == *found).then_some(self)
+            }
+            Step::Refused(given) => (!self.holds(*given)).then_some(self),
+            Step::Write { given, .. } if !self.holds(*given) => None,
+            Step::Write { value: None, .. } => Some(Self { present: None, ..self }),
+            Step::Write { value: Some(value), .. } => {
+                let version = versions.get(value).copied().unwrap_or(0);
+                (version == 0 || version > self.highest)
+                    .then(|| Self { present: Some((at, version)), highest: self.highest.max(version) })
+            }
+        }
+    }
+}
+
+fn explain(object: &str, events: &[&Event]) -> Judgement {
+    let versions = versions(object, events)?;
+    let calls = calls(events);
+    let mut tried = HashSet::new();
+    let start = (vec![false; calls.len()], State { present: None, highest: 0 });
+    let mut open = vec![start];
+    let (mut furthest, mut stuck) = (0, None);
+    while let Some((taken, state)) = open.pop() {
+        let remaining = || (0..calls.len()).filter(|at| !taken[*at]);
+        // Whatever was called after this cannot be next.
+        let Some(first) = remaining().filter_map(|at| calls[at].to).min() else { return Ok(()) };
+        if tried.len() > STEPS {
+            return Err(Violation::new(NAME, format!("{object}: no explanation in {STEPS} steps")));
+        }
+        let done = calls.len() - remaining().count();
+        if done >= furthest {
+            (furthest, stuck) = (done, remaining().find(|at| calls[*at].to == Some(first)));
+        }
+        for at in remaining().filter(|at| calls[*at].from < first) {
+            let Some(next) = state.after(at, &calls[at], &versions) else { continue };
+            let mut taken = taken.clone();
+            taken[at] = true;
+            if tried.insert((taken.clone(), next)) {
+                open.push((taken, next));
+            }
+        }
+    }
+    let at = stuck.map(|at| calls[at].event.to_string()).unwrap_or_default();
+    Err(Violation::new(
+        NAME,
+        format!("{object}: no order explains what was seen; the search gets as far as {at}"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::made::event, *};
+
+    fn read(from: u64, to: u64, found: Option<(&str, u64)>) -> Event {
+        let found = found.map(|(value, version)| (value.to_owned(), version));
+        event("reader", "k", from, to, Op::Read { found })
+    }
+
+    fn put(from: u64, to: u64, given: Given, value: &str, version: u64) -> Event {
+        let value = Some(value.to_owned());
+        event("writer", "k", from, to, Op::Put { given, value, version: Some(version) })
+    }
+
+    fn unknown(from: u64, to: u64, given: Given, value: Option<&str>) -> Event {
+        let op = Op::Put { given, value: value.map(str::to_owned), version: None };
+        Event { outcome: Outcome::Unknown("dropped".into()), ..event("writer", "k", from, to, op) }
+    }
+
+    fn refused(from: u64, to: u64, given: Given) -> Event {
+        let op = Op::Put { given, value: Some(format!("refused {from}")), version: None };
+        Event { outcome: Outcome::Fail("ConditionFailed".into()), ..event("writer", "k", from, to, op) }
+    }
+
+    #[test]
+    fn good() {
+        check(&[
+            put(0, 10, Given::Absent, "a", 1),
+            read(5, 12, None),
+            read(6, 12, Some(("a", 1))),
+            put(20, 40, Given::Version(1), "b", 2),
+            refused(21, 39, Given::Version(1)),
+            read(30, 35, Some(("b", 2))),
+        ])
+        .unwrap();
+    }
+
+    #[test]
+    fn a_stale_read() {
+        let events = [
+            put(0, 10, Given::Absent, "a", 1),
+            put(20, 30, Given::Anything, "b", 2),
+            read(31, 32, Some(("a", 1))),
+        ];
+        assert!(check(&events).unwrap_err().message.contains("no order"));
+    }
+
+    #[test]
+    fn two_writes_on_one_version() {
+        let events = [
+            put(0, 10, Given::Absent, "a", 1),
+            put(20, 40, Given::Version(1), "b", 2),
+            put(20, 40, Given::Version(1), "c", 3),
+        ];
+        assert!(check(&events).is_err());
+    }
+
+    #[test]
+    fn a_refusal_without_reason() {
+        assert!(check(&[put(0, 10, Given::Absent, "a", 1), refused(20, 30, Given::Version(1))]).is_err());
+    }
+
+    #[test]
+    fn a_version_that_comes_back() {
+        let events = [put(0, 10, Given::Anything, "a", 1), put(20, 30, Given::Anything, "b", 1)];
+        assert!(check(&events).unwrap_err().message.contains("version 1"));
+        let back = [put(0, 10, Given::Anything, "a", 2), put(20, 30, Given::Anything, "b", 1)];
+        assert!(check(&back).is_err());
+    }
+
+    #[test]
+    fn what_is_unknown_stays_open() {
+        let late = |read| {
+            [
+                put(0, 10, Given::Absent, "a", 1),
+                unknown(11, 12, Given::Version(1), Some("b")),
+                unknown(11, 12, Given::Anything, None),
+                self::read(20, 21, Some(("a", 1))),
+                read,
+            ]
+        };
+        check(&late(read(30, 31, Some(("b", 2))))).unwrap();
+        check(&late(read(30, 31, Some(("a", 1))))).unwrap();
+        check(&late(read(30, 31, None))).unwrap();
+        assert!(check(&late(read(30, 31, Some(("c", 3))))).is_err());
+    }
+}

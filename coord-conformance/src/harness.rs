@@ -1,0 +1,168 @@
+//! Runs cases: requirements, a runtime and a deadline for each, and the `main` of a backend's test target.
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    time::Duration,
+};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use crate::{
+    Backend, Ctx, Failure, Verdict,
+    cases::{self, Case, Need},
+    expectation, worker,
+};
+
+/// How a case ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The backend does what the case asks for.
+    Passed,
+    /// The backend does not promise what the case is about.
+    Ignored(String),
+    /// The backend does something else.
+    Failed(Failure),
+}
+
+/// How long a case may take, on the case's own clock and on the wall.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How much longer the wall may take: a paused clock stands still while the case is busy.
+const GRACE: Duration = Duration::from_secs(15);
+/// How long a case may take on a paused clock.
+const VIRTUAL_DEADLINE: Duration = Duration::from_secs(100 * 24 * 3600);
+/// How many cases run side by side where none is asked for: most of them wait most of the time.
+const THREADS: usize = 8;
+
+/// The `main` of a backend's test target: libtest's options and output. A process that a case started becomes a
+/// worker instead.
+pub fn main(backend: impl Backend) -> ExitCode {
+    let backend: Arc<dyn Backend> = Arc::new(backend);
+    if let Ok(url) = std::env::var(worker::WORKER) {
+        return worker::main(&backend, &url);
+    }
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
+    let outcomes = Arc::new(Mutex::new(BTreeMap::new()));
+    let trials = cases::all().into_iter().map(|case| trial(case, backend.clone(), outcomes.clone()));
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let everything = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.ignored;
+    if everything && !arguments.list {
+        let outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(difference) = expectation::compare(&outcomes) {
+            eprintln!("{difference}");
+            return ExitCode::FAILURE;
+        }
+    }
+    conclusion.exit_code()
+}
+
+fn trial(
+    case: Case,
+    backend: Arc<dyn Backend>,
+    outcomes: Arc<Mutex<BTreeMap<&'static str, Outcome>>>,
+) -> Trial {
+    Trial::ignorable_test(case.name, move || {
+        let outcome = run(&backend, &case);
+        outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(case.name, outcome.clone());
+        match outcome {
+            Outcome::Passed => Ok(Completion::Completed),
+            Outcome::Ignored(reason) => Ok(Completion::ignored_with(reason)),
+            Outcome::Failed(failure) => Err(Failed::from(failure)),
+        }
+    })
+}
+
+/// Runs the case of this name, for tests of the suite itself.
+///
+/// # Panics
+/// If no case has this name.
+#[must_use]
+pub fn run_named(backend: &Arc<dyn Backend>, name: &str) -> Outcome {
+    let case = cases::all().into_iter().find(|case| case.name == name);
+    run(backend, &case.unwrap_or_else(|| panic!("there is no case {name:?}")))
+}
+
+/// Runs one case in a thread and a runtime of its own, with a fresh store.
+#[must_use]
+pub fn run(backend: &Arc<dyn Backend>, case: &Case) -> Outcome {
+    let (report, reported) = mpsc::channel();
+    let (owned, copy) = (backend.clone(), *case);
+    let thread = std::thread::Builder::new().name(case.name.into()).spawn(move || {
+        let outcome = catch_unwind(AssertUnwindSafe(|| within_runtime(owned, copy)));
+        let _ = report.send(outcome.unwrap_or_else(|panic| Outcome::Failed(Failure::panicked(&*panic))));
+    });
+    if let Err(error) = thread {
+        return Outcome::Failed(Failure::new(format!("no thread for the case: {error}")));
+    }
+    // A case that never gives way cannot be ended; its thread is left behind.
+    reported.recv_timeout(DEADLINE + GRACE).unwrap_or_else(|_| Outcome::Failed(late("the wall clock")))
+}
+
+fn within_runtime(backend: Arc<dyn Backend>, case: Case) -> Outcome {
+    let paused = backend.virtual_time();
+    let mut builder = if paused {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(2);
+        builder
+    };
+    let runtime = match builder.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Outcome::Failed(Failure::new(format!("no runtime for the case: {error}"))),
+    };
+    let outcome = runtime.block_on(async {
+        if paused {
+            tokio::time::pause();
+        }
+        let ctx = match Ctx::open(backend, case.name).await {
+            Ok(ctx) => ctx,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        for need in case.needs {
+            match missing(*need, &ctx).await {
+                Ok(None) => {}
+                Ok(Some(reason)) => return Outcome::Ignored(reason.into()),
+                Err(failure) => return Outcome::Failed(failure),
+            }
+        }
+        let deadline = if paused { VIRTUAL_DEADLINE } else { DEADLINE };
+        let verdict = tokio::time::timeout(deadline, to_its_end(&case, &ctx)).await;
+        match ctx.judge(verdict.unwrap_or_else(|_| Err(late("its own clock")))) {
+            Ok(()) => Outcome::Passed,
+            Err(failure) => Outcome::Failed(failure),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    outcome
+}
+
+async fn to_its_end(case: &Case, ctx: &Ctx) -> Verdict {
+    // In a task, so that it runs on the runtime's own threads as programs do.
+    tokio::spawn((case.work)(ctx.clone())).await??;
+    ctx.finish().await
+}
+
+fn late(clock: &str) -> Failure {
+    Failure::new(format!("the case did not end in time, by {clock}: something waits for ever"))
+}
+
+/// Why a case is ignored.
+async fn missing(need: Need, ctx: &Ctx) -> Verdict<Option<&'static str>> {
+    let features = ctx.guarantees().features;
+    let (there, reason) = match need {
+        Need::Priority => (features.priority, "the backend has no priorities"),
+        Need::HandOver => (features.hand_over, "the backend has no hand-over"),
+        Need::Resume => (features.resume, "the backend cannot resume"),
+        Need::Shared => (features.shared, "the backend has no shared claims"),
+        Need::Processes => (cfg!(unix) && ctx.url().is_some(), "the store lives in one process"),
+        Need::Values => (ctx.has_values(), "the backend has no store of values"),
+        Need::Jobs => (ctx.has_jobs(), "the backend has no store of jobs"),
+        Need::VirtualTime => (ctx.backend().virtual_time(), "the case needs a paused clock"),
+        Need::Size => (ctx.size().await?.is_some(), "the store cannot tell its size"),
+    };
+    Ok((!there).then_some(reason))
+}

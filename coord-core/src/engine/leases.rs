@@ -1,0 +1,152 @@
+//! Deliveries of queues, kept like claims: the keeper renews them, a dropped one is given back.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    FencingToken, Guarantees, Result,
+    spi::{
+        Claim, ClaimId, Claims, Grant, HandOver, Line, LineId, Renewal, Standing, Wakeups,
+        jobs::{ItemId, Jobs, QueueId, Settled, Settlement, Word},
+    },
+};
+
+/// The store of claims, with the deliveries of the store of jobs among them. Every delivery has an id of its own here.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    claims: Arc<dyn Claims>,
+    jobs: Option<Arc<dyn Jobs>>,
+    deliveries: Mutex<HashMap<ClaimId, Delivery>>,
+}
+
+/// What has to be said to the store about a delivery.
+#[derive(Debug, Clone)]
+pub(crate) struct Delivery {
+    pub(crate) queue: QueueId,
+    pub(crate) item: ItemId,
+    pub(crate) token: FencingToken,
+    pub(crate) max_attempts: Option<u32>,
+}
+
+impl Delivery {
+    pub(crate) fn say(&self, word: Word) -> Settlement {
+        Settlement { id: self.item, token: self.token, word }
+    }
+}
+
+impl Leases {
+    pub(crate) fn new(claims: Arc<dyn Claims>, jobs: Option<Arc<dyn Jobs>>) -> Self {
+        Self { claims, jobs, deliveries: Mutex::default() }
+    }
+
+    /// Takes a delivery into care; its id.
+    pub(crate) fn take(&self, delivery: Delivery) -> ClaimId {
+        let id = ClaimId::random();
+        self.lock().insert(id, delivery);
+        id
+    }
+
+    /// The delivery was settled.
+    pub(crate) fn settled(&self, id: ClaimId) {
+        self.lock().remove(&id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClaimId, Delivery>> {
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Extends deliveries, a request for each queue.
+    async fn extend(&self, grants: Vec<(usize, Delivery, Duration)>, answers: &mut [Renewal]) -> Result<()> {
+        let Some(jobs) = &self.jobs else { return Ok(()) };
+        let mut queues = BTreeMap::<_, Vec<_>>::new();
+        for (place, delivery, ttl) in grants {
+            queues.entry(delivery.queue.clone()).or_default().push((place, delivery.say(Word::Extend(ttl))));
+        }
+        for (queue, said) in queues {
+            let (places, said): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+            for (place, settled) in places.into_iter().zip(jobs.settle(&queue, &said).await?) {
+                answers[place] = match settled {
+                    Settled::Done => Renewal::Renewed,
+                    Settled::Stale => Renewal::Lost,
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Claims for Leases {
+    fn guarantees(&self) -> Guarantees {
+        self.claims.guarantees()
+    }
+
+    async fn claim(&self, claim: &Claim) -> Result<Standing> {
+        self.claims.claim(claim).await
+    }
+
+    async fn renew(&self, grants: &[Grant]) -> Result<Vec<Renewal>> {
+        let deliveries: Vec<_> = {
+            let known = self.lock();
+            let delivery =
+                |(place, grant): (usize, &Grant)| Some((place, known.get(&grant.id)?.clone(), grant.ttl));
+            grants.iter().enumerate().filter_map(delivery).collect()
+        };
+        if deliveries.is_empty() {
+            return self.claims.renew(grants).await;
+        }
+        let mut answers = vec![Renewal::StillHeld; grants.len()];
+        let places: Vec<_> =
+            (0..grants.len()).filter(|at| deliveries.iter().all(|(place, ..)| place != at)).collect();
+        let claims: Vec<_> = places.iter().map(|at| grants[*at].clone()).collect();
+        let extended = self.extend(deliveries, &mut answers).await;
+        if claims.is_empty() {
+            return extended.map(|()| answers);
+        }
+        // Trouble with the one store must not lose what the other has renewed.
+        for (at, renewal) in places.into_iter().zip(self.claims.renew(&claims).await?) {
+            answers[at] = renewal;
+        }
+        Ok(answers)
+    }
+
+    async fn set_value(&self, grant: &Grant, value: &[u8]) -> Result<Renewal> {
+        self.claims.set_value(grant, value).await
+    }
+
+    async fn withdraw(&self, line: &LineId, id: ClaimId) -> Result<()> {
+        let delivery = self.lock().get(&id).cloned();
+        let (Some(delivery), Some(jobs)) = (delivery, &self.jobs) else {
+            return self.claims.withdraw(line, id).await;
+        };
+        let word = Word::Nack { delay: Duration::ZERO, max_attempts: delivery.max_attempts };
+        jobs.settle(&delivery.queue, &[delivery.say(word)]).await?;
+        self.settled(id);
+        Ok(())
+    }
+
+    async fn hand_over(&self, from: &Grant, to: ClaimId) -> Result<HandOver> {
+        self.claims.hand_over(from, to).await
+    }
+
+    async fn adopt(&self, from: &Grant, to: ClaimId) -> Result<Renewal> {
+        self.claims.adopt(from, to).await
+    }
+
+    async fn line(&self, line: &LineId) -> Result<Line> {
+        self.claims.line(line).await
+    }
+
+    fn wakeups(&self, line: &LineId, id: Option<ClaimId>) -> Wakeups {
+        self.claims.wakeups(line, id)
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.claims.close().await
+    }
+}

@@ -1,0 +1,103 @@
+//! What the example programs share: which store to use, and where to keep what they protect.
+//!
+//! The programs are in `src/bin`. Each runs without set-up on an SQLite file of its own, and on any store whose URL is
+//! its first argument or in `COORD_STORE`. Each checks what it claims and fails if that is not so.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use coord_core::{Coordinator, Namespace};
+use sqlx::{
+    SqlitePool,
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
+};
+use tempfile::TempDir;
+
+/// What the examples return.
+pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+
+const ROLE: &str = "COORD_EXAMPLE_ROLE";
+const FOLDER: &str = "COORD_EXAMPLE_FOLDER";
+
+/// One run of an example, in one process or several.
+#[derive(Debug)]
+pub struct Stage {
+    url: String,
+    folder: PathBuf,
+    flags: Vec<String>,
+    /// Removed with its content at the end of the process that made it.
+    _temporary: Option<TempDir>,
+}
+
+impl Stage {
+    /// Reads the command line: the store's URL, and flags of which `known` are allowed.
+    ///
+    /// # Errors
+    /// An unknown flag; a temporary folder that cannot be made.
+    pub fn from_args(known: &[&str]) -> Result<Self> {
+        let (flags, words): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|word| word.starts_with("--"));
+        if let Some(unknown) = flags.iter().find(|flag| !known.contains(&flag.as_str())) {
+            return Err(format!("unknown option {unknown}; known: {known:?}").into());
+        }
+        let (folder, temporary) = match env::var_os(FOLDER) {
+            Some(folder) => (PathBuf::from(folder), None),
+            None => {
+                let temporary = tempfile::Builder::new().prefix("coord-example-").tempdir()?;
+                (temporary.path().to_owned(), Some(temporary))
+            }
+        };
+        let url = words.into_iter().next().or_else(|| env::var("COORD_STORE").ok());
+        let url = url.unwrap_or_else(|| format!("sqlite://{}", folder.join("coord.db").display()));
+        Ok(Self { url, folder, flags, _temporary: temporary })
+    }
+
+    /// Whether a flag was given.
+    #[must_use]
+    pub fn has(&self, flag: &str) -> bool {
+        self.flags.iter().any(|given| given == flag)
+    }
+
+    /// A new client of the store, in a namespace of this run.
+    ///
+    /// # Errors
+    /// A store that cannot be reached.
+    pub async fn client(&self) -> Result<Coordinator> {
+        let run = self.folder.file_name().map(|name| name.to_string_lossy().into_owned());
+        let namespace = Namespace::new(run.unwrap_or_default())?;
+        Ok(coord_sql::connect(&self.url).await?.with_namespace(namespace))
+    }
+
+    /// The example's own database: the resource that it protects. It has nothing to do with the store.
+    ///
+    /// # Errors
+    /// A database that cannot be opened.
+    pub async fn resource(&self) -> Result<SqlitePool> {
+        let options = SqliteConnectOptions::new().filename(self.path("resource.db")).create_if_missing(true);
+        Ok(SqlitePoolOptions::new().max_connections(1).connect_with(options).await?)
+    }
+
+    /// A file of this run.
+    #[must_use]
+    pub fn path(&self, file: impl AsRef<Path>) -> PathBuf {
+        self.folder.join(file)
+    }
+
+    /// This program once more, as a process of its own that finds the same store and the same resource.
+    ///
+    /// # Errors
+    /// A program that has been moved away.
+    pub fn another(&self, role: &str) -> Result<Command> {
+        let mut command = Command::new(env::current_exe()?);
+        command.arg(&self.url).args(&self.flags).env(ROLE, role).env(FOLDER, fs::canonicalize(&self.folder)?);
+        Ok(command)
+    }
+
+    /// What this process was started as by [`Stage::another`]; `None` for the first.
+    #[must_use]
+    pub fn role(&self) -> Option<String> {
+        env::var(ROLE).ok()
+    }
+}

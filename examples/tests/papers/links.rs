@@ -1,0 +1,88 @@
+//! What the papers point to is there, and what they quote is what stands there.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use crate::text::{blocks, root};
+
+fn papers() -> Vec<PathBuf> {
+    let decisions = fs::read_dir(root().join("docs/decisions")).unwrap().map(|entry| entry.unwrap().path());
+    let papers = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+    decisions.chain(papers.map(|paper| root().join(paper))).collect()
+}
+
+/// The text and the target of every link.
+fn links(text: &str) -> Vec<(String, String)> {
+    let mut links = Vec::new();
+    for (at, _) in text.match_indices("](") {
+        let label = text[..at].rsplit('[').next().unwrap_or_default();
+        let target = text[at + 2..].split(')').next().unwrap_or_default();
+        links.push((label.to_owned(), target.to_owned()));
+    }
+    links
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut checked = 0;
+    for paper in papers() {
+        let text = fs::read_to_string(&paper).unwrap();
+        for (label, target) in links(&text) {
+            if target.starts_with("https://") {
+                continue;
+            }
+            let (file, part) = target.split_once('#').unwrap_or((&target, ""));
+            let file = paper.parent().unwrap().join(file);
+            assert!(file.exists(), "{}: [{label}]({target})", paper.display());
+            let found = fs::read_to_string(&file).unwrap_or_default();
+            let headings = found.lines().filter_map(|line| line.strip_prefix("## "));
+            let slugs: Vec<_> = headings.map(|line| line.to_lowercase().replace(' ', "-")).collect();
+            assert!(
+                part.is_empty() || slugs.iter().any(|slug| slug == part),
+                "{}: {target}",
+                paper.display()
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 50, "only {checked} links found");
+}
+
+/// A link whose text is `` `a_test` `` or `` `a::case` `` claims that a test shows something: the file has to hold that
+/// test, and a case has to be among those that SQLite passes.
+#[test]
+fn tests_that_are_named_exist() {
+    let passed = fs::read_to_string(root().join("coord-sql/tests/conformance.expected")).unwrap();
+    let passed: BTreeSet<_> = passed.lines().filter_map(|line| line.strip_prefix("pass ")).collect();
+    let mut checked = 0;
+    for paper in papers() {
+        let text = fs::read_to_string(&paper).unwrap();
+        for (label, target) in links(&text) {
+            let name = label.trim_matches('`');
+            let is_test = target.contains("/tests/") || target.contains("/cases/");
+            if !is_test || name == label || name.contains(['.', '/']) {
+                continue;
+            }
+            let function = name.rsplit("::").next().unwrap();
+            let file = fs::read_to_string(paper.parent().unwrap().join(&target)).unwrap();
+            assert!(file.contains(&format!("fn {function}(")), "{}: {name} in {target}", paper.display());
+            assert!(
+                !target.contains("/cases/") || passed.contains(name),
+                "{}: SQLite does not pass the case {name}",
+                paper.display()
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 10, "only {checked} tests are named");
+}
+
+/// The test file of a backend in CONTRIBUTING.md is the one that the suite's documentation compiles.
+#[test]
+fn the_backend_test_file_is_the_compiled_one() {
+    let source = fs::read_to_string(root().join("coord-conformance/src/lib.rs")).unwrap();
+    let docs: Vec<_> = source.lines().filter_map(|line| line.strip_prefix("//!")).collect();
+    let docs: Vec<_> = docs.iter().map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+    let after = docs.iter().skip_while(|line| **line != "```no_run").skip(1);
+    let compiled: Vec<_> = after.take_while(|line| **line != "```").copied().collect();
+    assert_eq!(blocks("CONTRIBUTING.md", "rust"), [compiled.join("\n")]);
+}
