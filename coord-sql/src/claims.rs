@@ -54,7 +54,8 @@ impl Claims for Store {
                 continue;
             }
             let ttl = ttl_ms(claim.ttl);
-            let place = Place { now, ttl, granted_at: granted.then(|| wall_micros() / 1_000) };
+            let wall = wall_micros() / 1_000;
+            let place = Place { now, wall, ttl, granted_at: granted.then_some(wall) };
             let token = match look.own {
                 Some(token) => {
                     self.rearm(session, news, claim.id, &place, granted && !look.granted).await?;
@@ -209,6 +210,8 @@ impl Claims for Store {
 /// How a claim stands in its line from now on.
 struct Place {
     now: i64,
+    /// For people: read once, so that nothing is granted before it joined.
+    wall: i64,
     ttl: i64,
     granted_at: Option<i64>,
 }
@@ -248,7 +251,7 @@ impl Store {
             place.ttl.into(),
             (start(place.now) + place.ttl).into(),
             place.granted_at.into(),
-            (wall_micros() / 1_000).into(),
+            place.wall.into(),
             claim.owner.as_str().into(),
             claim.value.as_slice().into(),
         ];
