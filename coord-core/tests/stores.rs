@@ -148,6 +148,21 @@ async fn an_item_is_kept_alive_redelivered_and_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_delivery_that_was_given_back_cannot_be_settled() {
+    let coordinator = memory::Store::new().client();
+    let queue = name("q");
+    let options = ReceiveOptions::default().without_renewal();
+    coordinator.push(&queue, vec![Item::new("a")], &PushOptions::default()).await.unwrap();
+    let first = coordinator.receive(&queue, &options).await.unwrap().pop().unwrap();
+    first.lost().await;
+    // The client has given it back, and has it again.
+    let second = coordinator.receive(&queue, &options).await.unwrap().pop().unwrap();
+    assert_eq!(first.nack(Duration::from_secs(60)).await.unwrap_err().kind(), ErrorKind::Lost);
+    assert!(second.attempt() == 2 && second.is_held());
+    second.ack().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn groups_are_strict_and_priorities_go_first() {
     let coordinator = memory::Store::new().client();
     let queue = name("q");

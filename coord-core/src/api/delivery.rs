@@ -163,8 +163,7 @@ impl Delivery {
     /// Dropped halfway, the item is delivered again, at once or after the delay.
     ///
     /// # Errors
-    /// As [`Delivery::ack`]. A lapsed delivery that this process has given back by itself answers `Ok`: the item is
-    /// delivered again either way.
+    /// As [`Delivery::ack`]; also if the delivery lapsed and this process has given it back by itself, without the delay.
     pub async fn nack(self, delay: Duration) -> Result<()> {
         let max_attempts = self.said.max_attempts;
         self.settle("queue.nack", Word::Nack { delay, max_attempts }).await
@@ -174,16 +173,18 @@ impl Delivery {
         let line = self.hold.line();
         traced(operation, &line, async {
             let said = self.said.say(word);
+            let acks = said.word == Word::Ack;
             let settle = |jobs: Arc<dyn Jobs>| {
                 let (queue, said) = (self.said.queue.clone(), said.clone());
                 async move { jobs.settle(&queue, &[said]).await }
             };
             // After an error the delivery is dropped, which gives the item back if it was not settled.
             let answers = self.engine.insist(self.engine.jobs()?, settle).await?;
-            self.engine.leases.settled(self.hold.grant().id);
+            // The store takes a word that follows the giving back of a lapsed delivery for the same word sent again.
+            let first = self.engine.leases.settled(self.hold.grant().id);
             self.hold.forsake();
             match answers.first() {
-                Some(Settled::Done) => Ok(()),
+                Some(Settled::Done) if first || acks => Ok(()),
                 _ => Err(Error::new(
                     ErrorKind::Lost,
                     format!(

@@ -51,9 +51,9 @@ impl Leases {
         id
     }
 
-    /// The delivery was settled.
-    pub(crate) fn settled(&self, id: ClaimId) {
-        self.lock().remove(&id);
+    /// The delivery was settled. False if it had been before, as one is that lapsed and was given back.
+    pub(crate) fn settled(&self, id: ClaimId) -> bool {
+        self.lock().remove(&id).is_some()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ClaimId, Delivery>> {
