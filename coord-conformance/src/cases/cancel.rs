@@ -2,23 +2,23 @@
 //! or up to where it waits for somebody else. Within a second its claims are out of the line, long before their leases
 //! would end, and the next call works. The same once more for every reply of the store that can be lost.
 
-use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
+#[macro_use]
+mod sweep;
+mod elections;
+mod groups;
 
-use coord_core::{
-    Barrier, Election, ElectionExt, Error, Inspect, Instance, Lock, Name, Registry, Result, RwLock,
-    Semaphore,
-    spi::{Claims, Kind},
-};
-use tokio::time::timeout;
+use std::time::Duration;
 
-use super::{cases, faulty::faulty_client};
-use crate::{
-    Client, Ctx, Failure, Verdict,
-    checkers::{progress::within, residue},
-    ensure,
-    faults::Half,
-    history::line,
+use coord_core::{Inspect, Lock, RwLock, Semaphore, spi::Kind};
+
+pub(super) use self::sweep::{End, Work, poll_and_drop};
+use self::{
+    elections::{campaign, hand_over, observe, proclaim_and_resign, run_an_election},
+    groups::{barrier_enter_and_leave, barrier_wait, register, update_and_deregister, watch_instances},
+    sweep::{Stage, sweep, work},
 };
+use super::cases;
+use crate::{Ctx, Failure, Verdict, checkers::residue, ensure, history::line};
 
 cases! { "cancel":
     acquire,
@@ -45,139 +45,6 @@ cases! { "cancel":
     barrier_wait,
     barrier_enter_and_leave,
     shutdown,
-}
-
-/// A future is taken to wait for somebody else when nothing has woken it for this long. Its own retries come sooner.
-const STALL: Duration = Duration::from_millis(250);
-/// Far beyond what an uncontended call takes, and below the long TTL.
-const SOON: Duration = Duration::from_secs(5);
-
-/// What is dropped half done. It owns everything that would keep a claim.
-pub(super) type Work = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
-
-/// What a sweep works with: the client whose futures are dropped, and another one.
-#[derive(Clone)]
-struct Stage {
-    ctx: Ctx,
-    client: Client,
-    other: Client,
-    kind: Kind,
-    name: Name,
-    /// For what needs two.
-    second: Name,
-}
-
-/// Makes the future that is to be dropped, from a clean state. What it awaits itself is not dropped.
-type Make = fn(Stage) -> Pin<Box<dyn Future<Output = Verdict<Work>> + Send>>;
-
-/// How polling ended.
-pub(super) enum End {
-    Done(Result<()>),
-    Dropped,
-    Stalled,
-}
-
-/// Polls the work so many times, whenever it is woken, and drops it.
-pub(super) async fn poll_and_drop(mut work: Work, polls: u32) -> End {
-    let mut count = 0;
-    let polling = std::future::poll_fn(|cx| {
-        if count == polls {
-            return Poll::Ready(End::Dropped);
-        }
-        count += 1;
-        match work.as_mut().poll(cx) {
-            Poll::Ready(outcome) => Poll::Ready(End::Done(outcome)),
-            Poll::Pending if count == polls => Poll::Ready(End::Dropped),
-            Poll::Pending => Poll::Pending,
-        }
-    });
-    timeout(STALL, polling).await.unwrap_or(End::Stalled)
-}
-
-/// Drops the future after every number of polls; without faults, and with every single reply lost.
-async fn sweep(ctx: Ctx, kind: Kind, make: Make) -> Verdict {
-    let other = ctx.client().await?;
-    let (client, faults) = faulty_client(&ctx).await?;
-    let onlooker = ctx.claims().await?;
-    let mut used = Vec::new();
-    // Dropped before a reply is lost, it makes no difference that it would be lost.
-    let mut first = 0;
-    for lost in 0.. {
-        let mut since = None;
-        for polls in first.. {
-            ensure!(polls < 500, "the future never ends");
-            let (client, other) = (client.clone(), other.clone());
-            let (name, second) = (ctx.fresh_name(), ctx.fresh_name());
-            let stage = Stage { ctx: ctx.clone(), client, other, kind, name, second };
-            let work = make(stage.clone()).await?;
-            if lost > 0 {
-                faults.lose(Half::Reply, lost, None);
-            }
-            let end = poll_and_drop(work, polls).await;
-            if lost > 0 && faults.pending() == 0 {
-                since = since.or(Some(polls));
-            }
-            let told = |failure: Failure| Failure {
-                message: format!("dropped after {polls} polls, reply {lost} lost: {}", failure.message),
-                ..failure
-            };
-            clean(&stage, &*onlooker).await.map_err(told)?;
-            next_call(&stage).await.map_err(told)?;
-            faults.heal();
-            used.push(stage);
-            match end {
-                End::Done(Err(error)) if lost == 0 || !error.is_retryable() => {
-                    return Err(told(error.into()));
-                }
-                End::Done(_) | End::Stalled => break,
-                End::Dropped => {}
-            }
-        }
-        match since {
-            Some(since) => first = since,
-            None if lost > 0 => break,
-            None => {}
-        }
-    }
-    // What was clean stays clean: no call that was under way comes in late.
-    tokio::time::sleep(residue::BOUND).await;
-    for stage in used {
-        clean(&stage, &*onlooker).await?;
-    }
-    Ok(())
-}
-
-/// The next call works: it may have to wait for what is being cleared away, but not for a lease.
-async fn next_call(stage: &Stage) -> Verdict {
-    let (client, name, options) = (&stage.client, &stage.name, stage.ctx.lock_options());
-    let next = match stage.kind {
-        Kind::Semaphore => client.acquire_permits(name, 3, 3, &options),
-        _ => client.acquire(name, &options),
-    };
-    let guard = within(SOON, "the next call", next).await??;
-    ensure!(guard.is_held(), "the next guard is not held");
-    within(SOON, "the next release", guard.release()).await??;
-    Ok(())
-}
-
-/// Nothing is left within a second.
-async fn clean(stage: &Stage, onlooker: &dyn Claims) -> Verdict {
-    for name in [&stage.name, &stage.second] {
-        residue::empty(onlooker, &line(stage.kind, name)).await?;
-    }
-    Ok(())
-}
-
-/// A future that owns what it needs.
-fn work(work: impl Future<Output = Result<()>> + Send + 'static) -> Verdict<Work> {
-    Ok(Box::pin(work))
-}
-
-/// As [`sweep`], for futures that are made of the stage alone.
-macro_rules! sweep {
-    ($ctx:expr, $kind:ident, $stage:ident => $make:expr) => {
-        sweep($ctx, Kind::$kind, |$stage| Box::pin(async move { $make })).await
-    };
 }
 
 async fn acquire(ctx: Ctx) -> Verdict {
@@ -347,133 +214,6 @@ async fn inspect_and_force_release(ctx: Ctx) -> Verdict {
             Ok(())
         })
     })
-}
-
-async fn campaign(ctx: Ctx) -> Verdict {
-    sweep!(ctx, Election, s => work(async move {
-        s.client.campaign(&s.name, &s.ctx.campaign_options()).await.map(drop)
-    }))
-}
-
-async fn proclaim_and_resign(ctx: Ctx) -> Verdict {
-    sweep!(ctx, Election, s => {
-        let leadership = s.client.campaign(&s.name, &s.ctx.campaign_options()).await?;
-        work(async move {
-            leadership.proclaim("value").await?;
-            s.client.leader(&s.name).await?;
-            leadership.resign().await
-        })
-    })
-}
-
-/// The leadership and the candidacy both end: in office, or waiting, or handed over.
-async fn hand_over(ctx: Ctx) -> Verdict {
-    sweep!(ctx, Election, s => {
-        let leadership = s.client.campaign(&s.name, &s.ctx.campaign_options()).await?;
-        let (candidate, name) = (s.other.clone(), s.name.clone());
-        let options = s.ctx.campaign_options().with_id("candidate");
-        let candidate = Candidate(tokio::spawn(async move { candidate.campaign(&name, &options).await }));
-        s.ctx.until_line(Kind::Election, &s.name, |_, waiting| waiting == 1).await?;
-        work(async move {
-            let _candidate = candidate;
-            leadership.hand_over("candidate").await.map_err(Error::from)
-        })
-    })
-}
-
-/// A candidacy that ends with its owner.
-struct Candidate(tokio::task::JoinHandle<Result<coord_core::Leadership>>);
-
-impl Drop for Candidate {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn run_an_election(ctx: Ctx) -> Verdict {
-    sweep!(ctx, Election, s => work(async move {
-        let mut rounds = 0;
-        let on_elected = |_leadership: Arc<coord_core::Leadership>| {
-            rounds += 1;
-            let round = rounds;
-            async move {
-                tokio::task::yield_now().await;
-                if round < 2 { std::ops::ControlFlow::Continue(()) } else { std::ops::ControlFlow::Break(()) }
-            }
-        };
-        s.client.run(&s.name, &s.ctx.campaign_options(), on_elected, |_| {}).await
-    }))
-}
-
-async fn observe(ctx: Ctx) -> Verdict {
-    sweep!(ctx, Election, s => {
-        let leadership = s.other.campaign(&s.name, &s.ctx.campaign_options()).await?;
-        work(async move {
-            let mut events = s.client.observe(&s.name);
-            for _ in 0..2 {
-                events.next().await.transpose()?;
-            }
-            drop(leadership);
-            Ok(())
-        })
-    })
-}
-
-async fn register(ctx: Ctx) -> Verdict {
-    sweep!(ctx, Registry, s => work(async move {
-        s.client.register(&s.name, Instance::new("i", "host:1"), &s.ctx.register_options()).await.map(drop)
-    }))
-}
-
-async fn update_and_deregister(ctx: Ctx) -> Verdict {
-    sweep!(ctx, Registry, s => {
-        let instance = Instance::new("i", "host:1");
-        let mut registration = s.client.register(&s.name, instance, &s.ctx.register_options()).await?;
-        work(async move {
-            registration.update(Instance::new("i", "host:2")).await?;
-            s.client.instances(&s.name).await?;
-            // Nothing changes here; that it can be dropped is enough.
-            let _ = timeout(Duration::from_millis(5), registration.changed()).await;
-            registration.deregister().await
-        })
-    })
-}
-
-async fn watch_instances(ctx: Ctx) -> Verdict {
-    sweep!(ctx, Registry, s => {
-        let instance = Instance::new("i", "host:1");
-        let registration = s.other.register(&s.name, instance, &s.ctx.register_options()).await?;
-        work(async move {
-            let mut events = s.client.watch_instances(&s.name);
-            for _ in 0..2 {
-                events.next().await.transpose()?;
-            }
-            drop(registration);
-            Ok(())
-        })
-    })
-}
-
-/// One of two parties; the other one comes, passes, and is never dropped halfway.
-async fn barrier_wait(ctx: Ctx) -> Verdict {
-    sweep!(ctx, Barrier, s => work(async move {
-        let options = s.ctx.barrier_options();
-        let other = s.other.wait(&s.name, 2, &options);
-        let (one, two) = tokio::join!(s.client.wait(&s.name, 2, &options), other);
-        one.and(two).map(drop)
-    }))
-}
-
-async fn barrier_enter_and_leave(ctx: Ctx) -> Verdict {
-    sweep!(ctx, Barrier, s => work(async move {
-        let options = s.ctx.barrier_options();
-        let pass = async |client: &Client| {
-            let inside = client.enter(&s.name, 2, &options).await?;
-            inside.leave(None).await
-        };
-        let (one, two) = tokio::join!(pass(&s.client), pass(&s.other));
-        one.and(two)
-    }))
 }
 
 /// A coordinator that is shut down lets go of everything that was dropped, even if nobody waits for it. What it still
