@@ -15,16 +15,17 @@ use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::{
     io::AsyncWriteExt as _,
     process::{Child, ChildStdin, Command},
+    signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
 use crate::{
     process::cannot_run,
-    session,
     status::{self, Failure},
 };
 
@@ -41,13 +42,27 @@ pub(crate) struct Job {
 }
 
 /// What became of a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     /// The command succeeded, and the item is removed.
     Acked,
     /// The command failed; the item comes again, or is dead.
     Nacked,
     /// The item was delivered again, or may be, whatever the command did.
+    Lost,
+    /// What the command did could not be said to the store, for this reason: the item may be delivered again.
+    Unsettled(String),
+    /// The command was ended, as it would have waited for the terminal for ever. As [`End::Nacked`].
+    WantedTerminal,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+enum Ended {
+    Succeeded,
+    Failed,
+    WantedTerminal,
+    /// Its delivery was lost before it ended.
     Lost,
 }
 
@@ -57,21 +72,21 @@ impl Job {
     pub(crate) async fn run(self: Arc<Self>, delivery: Delivery) -> Result<End, Failure> {
         let (id, attempt) = (delivery.id(), delivery.attempt());
         let delivery = Arc::new(delivery);
-        let succeeded = self.command(&delivery).await?;
-        info!(queue = %self.queue, item = %id, attempt, ?succeeded, "a command ended");
+        let ended = self.command(&delivery).await?;
+        info!(queue = %self.queue, item = %id, attempt, ?ended, "a command ended");
         // The command is no longer among the groups, so nobody else has it.
-        let (Some(succeeded), Some(delivery)) = (succeeded, Arc::into_inner(delivery)) else {
-            return Ok(End::Lost);
+        let Some(delivery) = Arc::into_inner(delivery) else { return Ok(End::Lost) };
+        let delay = self.delay_after(attempt);
+        let (settled, end) = match ended {
+            Ended::Succeeded => (delivery.ack().await, End::Acked),
+            Ended::Failed => (delivery.nack(delay).await, End::Nacked),
+            Ended::WantedTerminal => (delivery.nack(delay).await, End::WantedTerminal),
+            Ended::Lost => return Ok(End::Lost),
         };
-        let (settled, end) = if succeeded {
-            (delivery.ack().await, End::Acked)
-        } else {
-            (delivery.nack(self.delay_after(attempt)).await, End::Nacked)
-        };
-        let Err(error) = settled else { return Ok(end) };
-        let why = status::describe(&error);
-        session::warn(&format!("item {id} was not settled and may be delivered again: {why}"));
-        Ok(End::Lost)
+        Ok(match settled {
+            Ok(()) => end,
+            Err(error) => End::Unsettled(format!("item {id}: {}", status::describe(&error))),
+        })
     }
 
     fn delay_after(&self, attempt: u32) -> Duration {
@@ -79,11 +94,13 @@ impl Job {
         self.retry_delay.saturating_mul(factor).min(Duration::from_secs(3600))
     }
 
-    /// Whether the command succeeded; `None` if the delivery was lost before it ended.
-    async fn command(&self, delivery: &Arc<Delivery>) -> Result<Option<bool>, Failure> {
+    /// Runs the command to its end.
+    async fn command(&self, delivery: &Arc<Delivery>) -> Result<Ended, Failure> {
         let Some((program, arguments)) = self.command.split_first() else {
             return Err(Failure::usage("there is no command after `--`"));
         };
+        // Before the command can stop.
+        let mut changes = signal(SignalKind::child())?;
         let mut child = Command::new(program)
             .args(arguments)
             .env("COORD_ITEM_ID", delivery.id().to_string())
@@ -99,17 +116,36 @@ impl Job {
         let _listed = self.groups.list(group, delivery.clone());
         let mut feeding = pin!(feed(child.stdin.take(), delivery.payload()));
         let (mut fed, mut lost) = (false, pin!(delivery.lost()));
-        loop {
+        let why = loop {
             tokio::select! {
                 biased;
-                ended = child.wait() => return Ok(Some(ended?.success())),
-                () = &mut lost => break,
+                ended = child.wait() => {
+                    return Ok(if ended?.success() { Ended::Succeeded } else { Ended::Failed });
+                }
+                () = &mut lost => break Ended::Lost,
+                () = wants_terminal(group, &mut changes) => break Ended::WantedTerminal,
                 () = &mut feeding, if !fed => fed = true,
             }
-        }
-        warn!(item = %delivery.id(), token = %delivery.token(), grace = ?self.grace, "lost: ending the command");
+        };
+        warn!(item = %delivery.id(), token = %delivery.token(), grace = ?self.grace, ?why, "ending the command");
         end(&mut child, group, self.grace).await?;
-        Ok(None)
+        Ok(why)
+    }
+}
+
+/// Completes when the command was stopped because it reads from the terminal, or changes its mode. It never gets the
+/// terminal, which several commands at a time could not share, so nobody would ever continue it. Cancel safe.
+async fn wants_terminal(group: Pid, changes: &mut tokio::signal::unix::Signal) {
+    let leader = rustix::process::Pid::from_raw(group.as_raw());
+    // Only looks for a stop: the end of the command is for its own waiter to find.
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+    loop {
+        let stopped = leader.and_then(|leader| waitid(WaitId::Pid(leader), options).ok().flatten());
+        let by = stopped.and_then(|stopped| stopped.stopping_signal());
+        if by.is_some_and(|by| [Signal::SIGTTIN as i32, Signal::SIGTTOU as i32].contains(&by)) {
+            return;
+        }
+        changes.recv().await;
     }
 }
 

@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 
+use coord_core::{Change, Condition, ConfigStore as _, Name, Write};
 use serde_json::Value;
 use support::{Outcome, Signal, Store, run};
 
@@ -143,6 +144,44 @@ fn watch_shows_what_is_there_and_what_changes() {
     assert!(one.line().starts_with("deleted  web/a  version "));
     one.signal(Signal::SIGTERM);
     assert_eq!(one.end().status, 143);
+}
+
+#[test]
+fn a_watch_that_was_away_for_too_long_says_so() {
+    let store = Store::new();
+    for key in ["web/a", "web/b"] {
+        version(&store.run(&["config", "put", key, "1"]));
+    }
+    let mut watch = store.start(&["config", "watch", "--prefix", "web/", "--json"]);
+    for key in ["web/a", "web/b"] {
+        let listed = watch.json();
+        assert_eq!((&listed["event"], &listed["key"]), (&"listed".into(), &key.into()));
+    }
+    watch.signal(Signal::SIGSTOP);
+    version(&store.run(&["config", "put", "web/a", "2"]));
+    assert_eq!(store.run(&["config", "delete", "web/b"]).status, 0);
+    // More than the store remembers.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = coord_sql::connect(store.folder.path().join("coord.db")).await.unwrap();
+        let key = |number: u32| Name::new(format!("db/{number}")).unwrap();
+        let put =
+            |number| Write { key: key(number), condition: Condition::Any, change: Change::Put(Vec::new()) };
+        for _again in 0..2 {
+            client.commit((0..1000).map(put).collect()).await.unwrap();
+        }
+        client.shutdown().await.unwrap();
+    });
+    watch.signal(Signal::SIGCONT);
+    assert_eq!(watch.json(), serde_json::json!({ "event": "resync" }));
+    let listed = watch.json();
+    assert_eq!(
+        (&listed["event"], &listed["key"], &listed["value"]),
+        (&"listed".into(), &"web/a".into(), &"2".into())
+    );
+    version(&store.run(&["config", "put", "web/c", "3"]));
+    let put = watch.json();
+    assert_eq!((&put["event"], &put["key"]), (&"put".into(), &"web/c".into()), "nothing else is left");
 }
 
 #[test]

@@ -37,6 +37,8 @@ fn items_are_popped_in_their_order() {
     push(&store, &["q", "urgent", "--priority", "1"]);
     push(&store, &["q", "idle", "--priority", "-1"]);
     push(&store, &["q", "later", "--delay", "1h"]);
+    let elsewhere = store.run(&["queue", "pop", "q", "--no-wait", "--namespace", "other"]);
+    assert_eq!(elsewhere.status, 75, "{elsewhere:?}");
     let text = store.run(&["queue", "stat", "q"]).stdout;
     assert_eq!(text, "q  4 ready  1 delayed  0 in flight  0 dead\n");
     assert_eq!(pop(&store).stdout, "urgent", "every byte and no more");
@@ -65,6 +67,10 @@ fn a_payload_may_be_binary_and_comes_from_anywhere() {
     let worked = store.coord(&["queue", "work", "q", "--until-empty", "--", "cat"]).output().unwrap();
     assert_eq!(worked.status.code(), Some(0));
     assert_eq!(worked.stdout, bytes);
+    push(&store, &["q", "--file", file.to_str().unwrap()]);
+    let popped = store.json(&["queue", "pop", "q", "--json"]).remove(0);
+    assert_eq!(popped["value"], Value::Null);
+    assert_eq!(popped["value_bytes"].as_array().unwrap().len(), bytes.len());
 }
 
 #[test]
@@ -161,6 +167,16 @@ fn what_fails_comes_again_and_dies_in_the_end() {
     assert_eq!(store.run(&["queue", "dead", "q", "--drop", "--all"]).stdout, "dropped 1\n");
     assert_eq!(store.json(&["queue", "dead", "q", "--json"]).len(), 0);
     assert_eq!(pop(&store).status, 75);
+}
+
+#[test]
+fn a_command_that_a_signal_ended_has_failed() {
+    let store = Store::new();
+    push(&store, &["q", "a"]);
+    let work = ["queue", "work", "q", "--until-empty", "--attempts", "1", "--", "sh", "-c", "kill -9 $$"];
+    let worked = store.run(&work);
+    assert_eq!((worked.status, worked.stderr.as_str()), (0, ""), "{worked:?}");
+    assert_eq!(stat(&store, "dead"), 1);
 }
 
 #[test]

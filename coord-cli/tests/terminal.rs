@@ -184,13 +184,18 @@ fn a_killed_command_leaves_the_terminal_as_it_was() {
     person.sees(" echo ");
 }
 
+/// The progress that stays on the screen. Before its end long lines are wrapped again.
+fn over(progress: &str) -> String {
+    format!("{progress}\x1b[?7h\r\n")
+}
+
 #[test]
 fn a_worker_shows_how_far_it_is() {
     let store = Store::new();
     let mut person = Person::at_a_shell(&store);
     person.types("$COORD queue push q a b; $COORD queue work q --until-empty -- true\n");
     person.sees("q: 0 done, 0 failed, 0 lost, 1 running");
-    person.sees("q: 2 done, 0 failed, 0 lost, 0 running\r\n");
+    person.sees(&over("q: 2 done, 0 failed, 0 lost, 0 running"));
     person.types("echo status-$?\n");
     person.sees("status-0");
 }
@@ -206,7 +211,7 @@ fn the_interrupt_key_lets_a_worker_finish() {
     person.types("\x03");
     person.sees("1 running, stopping");
     std::fs::write(&go, "").unwrap();
-    person.sees("q: 1 done, 0 failed, 0 lost, 0 running, stopping\r\n");
+    person.sees(&over("q: 1 done, 0 failed, 0 lost, 0 running, stopping"));
     person.types("echo status-$?\n");
     person.sees("status-0");
 }
@@ -222,5 +227,18 @@ fn the_stop_key_stops_a_worker_and_its_commands() {
     person.sees("Stopped");
     person.types("fg\n");
     person.sees("over\r\n");
-    person.sees("q: 1 done, 0 failed, 0 lost, 0 running\r\n");
+    person.sees(&over("q: 1 done, 0 failed, 0 lost, 0 running"));
+}
+
+#[test]
+fn a_command_of_a_worker_that_reads_from_the_terminal_has_failed() {
+    let store = Store::new();
+    let mut person = Person::at_a_shell(&store);
+    let work = "$COORD queue work q --until-empty --attempts 1 -- sh -c 'read l < /dev/tty; echo got-$l'";
+    person.types(&format!("$COORD queue push q a; {work}\n"));
+    person.sees("wanted the terminal");
+    person.sees(&over("q: 0 done, 1 failed, 0 lost, 0 running"));
+    person.types("echo status-$?; $COORD queue stat q\n");
+    person.sees("status-0");
+    person.sees("0 ready  0 delayed  0 in flight  1 dead");
 }

@@ -35,6 +35,9 @@ use crate::{
 /// coord was stopped for longer than the visibility timeout, the command's process group gets SIGTERM and after the grace
 /// SIGKILL, and another worker may have the item already: let what the command writes to refuse stale tokens.
 ///
+/// The commands do not get the terminal. One that is stopped because it reads from it, or changes its mode, is ended in the
+/// same way, and has failed.
+///
 /// When coord is told to stop, by INT, TERM, HUP or QUIT, it takes no more items, waits for the commands that run, and exits
 /// with 0. The next such signal is passed on to the commands. coord prints nothing of its own on standard output; if standard
 /// error is a terminal, it shows there how far it is. A command that cannot be run ends it with 126 or 127.
@@ -130,7 +133,7 @@ impl Worker {
         let mut nothing_came = false;
         loop {
             self.tally.show(&self.queue, items.len(), self.is_stopping);
-            if items.is_empty() && (self.is_stopping || nothing_came && self.is_empty().await?) {
+            if items.is_empty() && (self.is_stopping || nothing_came && self.is_empty().await) {
                 break;
             }
             if self.until_empty {
@@ -150,7 +153,7 @@ impl Worker {
                     }
                     Err(error) if error.kind() == ErrorKind::NotGranted => nothing_came = true,
                     Err(error) if error.is_retryable() => {
-                        session::warn(&format!("asking again: {}", status::describe(&error)));
+                        self.tally.warn(&format!("asking again: {}", status::describe(&error)));
                         sleep(RECOVERY).await;
                     }
                     Err(error) => self.fail(error.into()),
@@ -161,9 +164,15 @@ impl Worker {
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    async fn is_empty(&self) -> Result<bool, Failure> {
-        let QueueStats { ready, delayed, in_flight, .. } = self.coordinator.queue_stats(&self.queue).await?;
-        Ok(ready + delayed + in_flight == 0)
+    /// Whether the work is over. It is too if the store cannot be asked.
+    async fn is_empty(&mut self) -> bool {
+        match self.coordinator.queue_stats(&self.queue).await {
+            Ok(QueueStats { ready, delayed, in_flight, .. }) => ready + delayed + in_flight == 0,
+            Err(error) => {
+                self.fail(error.into());
+                true
+            }
+        }
     }
 
     fn caught(&mut self, caught: Signal) {
@@ -183,6 +192,16 @@ impl Worker {
             Ok(Ok(End::Acked)) => self.tally.done += 1,
             Ok(Ok(End::Nacked)) => self.tally.failed += 1,
             Ok(Ok(End::Lost)) => self.tally.lost += 1,
+            Ok(Ok(End::Unsettled(why))) => {
+                self.tally.lost += 1;
+                self.tally.warn(&format!("not settled, and may be delivered again: {why}"));
+            }
+            Ok(Ok(End::WantedTerminal)) => {
+                self.tally.failed += 1;
+                self.tally.warn(
+                    "a command was ended: it wanted the terminal, which commands of a queue do not get",
+                );
+            }
             Ok(Err(failure)) => self.fail(failure),
             Err(panic) => self.fail(Failure::new(status::FAILED, panic.to_string())),
         }
@@ -212,12 +231,21 @@ impl Tally {
         }
         let Self { done, failed, lost, .. } = self;
         let stopping = if is_stopping { ", stopping" } else { "" };
-        // If nobody sees it, the work goes on all the same.
+        // A line that is longer than the terminal is cut, since one that went on below could not be replaced. If nobody sees
+        // it, the work goes on all the same.
         let _ = write!(
             stderr(),
-            "\r\x1b[K{queue}: {done} done, {failed} failed, {lost} lost, {running} running{stopping}"
+            "\r\x1b[K\x1b[?7l{queue}: {done} done, {failed} failed, {lost} lost, {running} running{stopping}\x1b[?7h"
         );
         self.shown = true;
+    }
+
+    /// A warning on a line of its own. What was shown comes again after it.
+    fn warn(&self, text: &str) {
+        if self.shown {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+        session::warn(text);
     }
 
     /// What comes next stands on a line of its own.
