@@ -7,17 +7,17 @@ use sqlx::SqlitePool;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let coordinator = coord_sql::connect("sqlite:coord.db").await?;
     let bank = SqlitePool::connect("sqlite:bank.db?mode=rwc").await?;
-    let table = "CREATE TABLE IF NOT EXISTS account (id INTEGER PRIMARY KEY, balance INTEGER, token INTEGER)";
+    let table = "CREATE TABLE IF NOT EXISTS account (id INTEGER PRIMARY KEY, balance INTEGER)";
     sqlx::query(table).execute(&bank).await?;
-    sqlx::query("INSERT INTO account VALUES (7, 100, 0) ON CONFLICT DO NOTHING").execute(&bank).await?;
+    sqlx::query("INSERT INTO account VALUES (7, 100) ON CONFLICT DO NOTHING").execute(&bank).await?;
 
     let lock = coordinator.acquire(&Name::new("account/7")?, &LockOptions::default()).await?;
-    // Check and write in one statement: it changes nothing once a later holder has written.
-    let pay_in = "UPDATE account SET balance = balance + 50, token = $1 WHERE id = 7 AND token <= $1";
-    let written = sqlx::query(pay_in).bind(lock.token().as_i64()).execute(&bank).await?;
-    if written.rows_affected() == 0 {
-        return Err("the lock was lost, and a later holder has written".into());
-    }
+    let mut transaction = bank.begin_with("BEGIN IMMEDIATE").await?;
+    // Fails once a later holder was here: then nothing of this transaction is done.
+    coord_sql::fence(&mut transaction, "account/7", lock.token()).await?;
+    let pay_in = "UPDATE account SET balance = balance + 50 WHERE id = 7";
+    sqlx::query(pay_in).execute(&mut *transaction).await?;
+    transaction.commit().await?;
     println!("paid in 50 with token {}", lock.token());
     lock.release().await?;
     Ok(coordinator.shutdown().await?)

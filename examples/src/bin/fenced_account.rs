@@ -1,13 +1,18 @@
 //! Three holders of one account lock. Alice pauses past her lease, wakes up and writes with a stale token.
 //!
-//! The account refuses her write, because it has seen greater tokens. With `--unfenced` the account does not look at
-//! tokens, and her write wipes out what Bob and Carol paid in: a lock alone cannot prevent that.
+//! The account refuses her write, because it has seen greater tokens. It is a fenced value of the store, or with `--table` a
+//! row of a table in the bank's own database, written in transactions of the bank. With `--unfenced` nobody looks at tokens,
+//! and her write wipes out what Bob and Carol paid in: a lock alone cannot prevent that.
 
-use std::{sync::mpsc, thread, time::Duration};
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
-use coord_core::{Coordinator, prelude::*};
+use coord_core::{Coordinator, Error, ErrorKind, prelude::*};
 use coord_examples::{Result, Stage};
-use sqlx::SqlitePool;
+use sqlx::{Sqlite, SqlitePool, Transaction};
 use tokio::{runtime, sync::oneshot};
 
 /// Short, because Bob waits for as long as Alice's lease lasts.
@@ -15,16 +20,18 @@ const TTL: Duration = Duration::from_secs(2);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let stage = Stage::from_args(&["--unfenced"])?;
+    let stage = Arc::new(Stage::from_args(&["--table", "--unfenced"])?);
     let fenced = !stage.has("--unfenced");
-    let account = Account::open(&stage, fenced).await?;
     let client = stage.client().await?;
+    let account = Account::open(&stage, &client).await?;
+    account.found(100).await?;
 
     let (read, has_read) = oneshot::channel();
     let (wake, woken) = mpsc::channel();
+    let hers = stage.clone();
     let alice = thread::spawn(move || {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(alice(&stage, fenced, read, woken))
+        runtime.block_on(alice(&hers, read, woken))
     });
 
     has_read.await?;
@@ -46,15 +53,10 @@ async fn main() -> Result<()> {
 }
 
 /// Alice lives on a thread of her own, which stops as a whole: nothing renews her lease while she pauses.
-async fn alice(
-    stage: &Stage,
-    fenced: bool,
-    read: oneshot::Sender<()>,
-    woken: mpsc::Receiver<()>,
-) -> Result<()> {
-    let account = Account::open(stage, fenced).await?;
+async fn alice(stage: &Stage, read: oneshot::Sender<()>, woken: mpsc::Receiver<()>) -> Result<()> {
     let client = stage.client().await?;
-    let guard = client.acquire(&Name::new("account/7")?, &options("alice")).await?;
+    let account = Account::open(stage, &client).await?;
+    let guard = client.acquire(&name()?, &options("alice")).await?;
     let balance = account.fence_and_read(guard.token()).await?;
     assert!(guard.is_held(), "she asks before she writes; it does not help");
     println!("alice: reads {balance} with token {}, and pauses", guard.token());
@@ -62,71 +64,141 @@ async fn alice(
 
     woken.recv()?;
 
-    let written = account.write(balance + 10, guard.token()).await?;
-    let outcome = if written { "accepted" } else { "refused" };
-    println!("alice: wakes up and writes {} with token {}: {outcome}", balance + 10, guard.token());
-    assert_eq!(written, !fenced);
+    let outcome = account.write(balance + 10, guard.token()).await;
     assert!(!guard.is_held(), "her guard knows by itself that its lease has ended");
-    if !written {
-        pay_in(&client, &account, "alice", 10).await?;
+    match outcome {
+        Ok(()) => {
+            println!("alice: wakes up and writes {}: accepted", balance + 10);
+            assert!(!account.fenced, "a stale token was accepted");
+        }
+        Err(error) => {
+            println!("alice: wakes up and writes {}: {error}", balance + 10);
+            assert!(account.fenced && is_fenced(&*error));
+            pay_in(&client, &account, "alice", 10).await?;
+        }
     }
     client.shutdown().await?;
     Ok(())
 }
 
 async fn pay_in(client: &Coordinator, account: &Account, who: &str, amount: i64) -> Result<()> {
-    let guard = client.acquire(&Name::new("account/7")?, &options(who)).await?;
+    let guard = client.acquire(&name()?, &options(who)).await?;
     let balance = account.fence_and_read(guard.token()).await?;
-    assert!(account.write(balance + amount, guard.token()).await?, "{who} holds the lock");
+    account.write(balance + amount, guard.token()).await?;
     println!("{who}: pays in {amount}, making {}, with token {}", balance + amount, guard.token());
     guard.release().await?;
     Ok(())
+}
+
+/// The lock's name, and the account's.
+fn name() -> Result<Name> {
+    Ok(Name::new("account/7")?)
 }
 
 fn options(who: &str) -> LockOptions {
     LockOptions::default().with_ttl(TTL).with_owner(who)
 }
 
-/// The resource: a table with a column for the highest token that it has seen.
+fn is_fenced(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::Fenced)
+}
+
+/// The resource.
 struct Account {
-    database: SqlitePool,
+    place: Place,
     fenced: bool,
 }
 
+/// Where the balance is kept.
+enum Place {
+    /// In a value of the store.
+    Value(Coordinator),
+    /// In a table of the bank's own database, which knows nothing of the store.
+    Table(SqlitePool),
+}
+
 impl Account {
-    async fn open(stage: &Stage, fenced: bool) -> Result<Self> {
-        let database = stage.resource().await?;
-        let table =
-            "CREATE TABLE IF NOT EXISTS account (id INTEGER PRIMARY KEY, balance INTEGER, token INTEGER)";
-        sqlx::query(table).execute(&database).await?;
-        let row = "INSERT INTO account VALUES (7, 100, 0) ON CONFLICT DO NOTHING";
-        sqlx::query(row).execute(&database).await?;
-        Ok(Self { database, fenced })
+    async fn open(stage: &Stage, client: &Coordinator) -> Result<Self> {
+        let place = match stage.has("--table") {
+            false => Place::Value(client.clone()),
+            true => Place::Table(stage.resource().await?),
+        };
+        Ok(Self { place, fenced: !stage.has("--unfenced") })
+    }
+
+    async fn found(&self, balance: i64) -> Result<()> {
+        match &self.place {
+            Place::Value(store) => {
+                store.put(&name()?, balance.to_string().into(), Condition::Absent).await?;
+            }
+            Place::Table(bank) => {
+                sqlx::query("CREATE TABLE account (name TEXT PRIMARY KEY, balance INTEGER)")
+                    .execute(bank)
+                    .await?;
+                let row = sqlx::query("INSERT INTO account VALUES ('account/7', $1)").bind(balance);
+                row.execute(bank).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Raises the mark *before* it reads, so that no holder from before can write after this read.
     async fn fence_and_read(&self, token: FencingToken) -> Result<i64> {
-        if !self.fenced {
-            return self.balance().await;
+        match &self.place {
+            Place::Value(store) => {
+                if self.fenced {
+                    store.fence(&name()?, token).await?;
+                }
+                self.balance().await
+            }
+            Place::Table(bank) => {
+                let mut transaction = self.begin(bank, token).await?;
+                let query = sqlx::query_scalar("SELECT balance FROM account WHERE name = 'account/7'");
+                let balance = query.fetch_one(&mut *transaction).await?;
+                transaction.commit().await?;
+                Ok(balance)
+            }
         }
-        let fence = "UPDATE account SET token = $1 WHERE id = 7 AND token <= $1 RETURNING balance";
-        let row = sqlx::query_scalar(fence).bind(token.as_i64()).fetch_optional(&self.database).await?;
-        row.ok_or_else(|| format!("token {token} is stale").into())
     }
 
-    /// Writes if nobody with a greater token came in between. The check and the write are one statement.
-    async fn write(&self, balance: i64, token: FencingToken) -> Result<bool> {
-        let update = if self.fenced {
-            "UPDATE account SET balance = $1, token = $2 WHERE id = 7 AND token <= $2"
-        } else {
-            "UPDATE account SET balance = $1, token = $2 WHERE id = 7"
-        };
-        let query = sqlx::query(update).bind(balance).bind(token.as_i64());
-        Ok(query.execute(&self.database).await?.rows_affected() == 1)
+    /// Writes, unless somebody with a greater token came in between.
+    async fn write(&self, balance: i64, token: FencingToken) -> Result<()> {
+        match &self.place {
+            Place::Value(store) if self.fenced => {
+                store.fenced_write(&name()?, balance.to_string().into(), token).await?;
+            }
+            Place::Value(store) => {
+                store.put(&name()?, balance.to_string().into(), Condition::Any).await?;
+            }
+            Place::Table(bank) => {
+                let mut transaction = self.begin(bank, token).await?;
+                let update = "UPDATE account SET balance = $1 WHERE name = 'account/7'";
+                sqlx::query(update).bind(balance).execute(&mut *transaction).await?;
+                transaction.commit().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A transaction of the bank. A stale token ends it here, before it reads or writes anything.
+    async fn begin(&self, bank: &SqlitePool, token: FencingToken) -> Result<Transaction<'static, Sqlite>> {
+        let mut transaction = bank.begin_with("BEGIN IMMEDIATE").await?;
+        if self.fenced {
+            coord_sql::fence(&mut transaction, "account/7", token).await?;
+        }
+        Ok(transaction)
     }
 
     async fn balance(&self) -> Result<i64> {
-        let query = sqlx::query_scalar("SELECT balance FROM account WHERE id = 7");
-        Ok(query.fetch_one(&self.database).await?)
+        match &self.place {
+            Place::Value(store) => {
+                let value = store.fenced_read(&name()?).await?.value.ok_or("the account is missing")?;
+                Ok(String::from_utf8(value)?.parse()?)
+            }
+            Place::Table(bank) => {
+                let query = sqlx::query_scalar("SELECT balance FROM account WHERE name = 'account/7'");
+                Ok(query.fetch_one(bank).await?)
+            }
+        }
     }
 }

@@ -20,6 +20,8 @@ macro_rules! shown {
 shown! {
     fenced_account: "fenced_account",
     unfenced_account: "fenced_account -- --unfenced",
+    fenced_table: "fenced_account -- --table",
+    unfenced_table: "fenced_account -- --table --unfenced",
     leader_failover: "leader_failover",
     auto_renew: "auto_renew",
     three_workers: "three_workers",
