@@ -157,7 +157,7 @@ fn a_watch_that_was_away_for_too_long_says_so() {
         let listed = watch.json();
         assert_eq!((&listed["event"], &listed["key"]), (&"listed".into(), &key.into()));
     }
-    watch.signal(Signal::SIGSTOP);
+    watch.stop(&store);
     version(&store.run(&["config", "put", "web/a", "2"]));
     assert_eq!(store.run(&["config", "delete", "web/b"]).status, 0);
     // More than the store remembers.

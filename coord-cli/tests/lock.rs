@@ -169,7 +169,7 @@ fn a_holder_that_was_stopped_past_its_lease_has_lost() {
     let mut holder =
         store.start(&["lock", "x", "--ttl", "500ms", "--", "sh", "-c", "echo held; cat; echo went on"]);
     assert_eq!(holder.line(), "held");
-    holder.signal(Signal::SIGSTOP);
+    holder.stop(&store);
     // Granted only after the lease of the stopped holder has ended.
     assert_eq!(store.run(&["lock", "x", "--", "true"]).status, 0);
     holder.signal(Signal::SIGCONT);

@@ -256,7 +256,7 @@ fn a_lost_delivery_ends_its_command() {
     let mut stopped = store.start(&work);
     let line = stopped.line();
     let pids = words(&line);
-    stopped.signal(Signal::SIGSTOP);
+    stopped.stop(&store);
     let other = store.run(&["queue", "work", "q", "--until-empty", "--", "sh", "-c", SAY]);
     assert_eq!(words(&other.stdout)[..2], ["a", "2"], "{other:?}");
     assert!(is_alive(pids[0]), "nobody has told it yet");

@@ -4,36 +4,7 @@ mod support;
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use sqlx::{Connection as _, SqliteConnection};
-use support::{Signal, Store};
-use tokio::runtime::Runtime;
-
-/// Keeps everybody else from writing to a store, until it is dropped.
-struct Blocked {
-    runtime: Runtime,
-    connection: Option<SqliteConnection>,
-}
-
-impl Blocked {
-    fn new(store: &Store) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let url = format!("sqlite:{}", store.folder.path().join("coord.db").display());
-        let connection = runtime.block_on(async {
-            let mut connection = SqliteConnection::connect(&url).await.unwrap();
-            sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
-            connection
-        });
-        Self { runtime, connection: Some(connection) }
-    }
-}
-
-impl Drop for Blocked {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.runtime.block_on(connection.close()).unwrap();
-        }
-    }
-}
+use support::{Blocked, Signal, Store};
 
 #[test]
 fn a_store_that_cannot_be_opened() {

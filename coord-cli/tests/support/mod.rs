@@ -14,6 +14,8 @@ use coord_core::clock::Clock;
 pub use nix::sys::signal::Signal;
 use nix::{sys::signal::kill, unistd::Pid};
 use serde_json::Value;
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::runtime::Runtime;
 
 const COORD: &str = env!("CARGO_BIN_EXE_coord");
 
@@ -96,6 +98,33 @@ fn program(program: &str, arguments: &[&str]) -> Command {
     command
 }
 
+/// Keeps everybody else from writing to a store, until it is dropped.
+pub struct Blocked {
+    runtime: Runtime,
+    connection: Option<SqliteConnection>,
+}
+
+impl Blocked {
+    pub fn new(store: &Store) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let url = format!("sqlite:{}", store.folder.path().join("coord.db").display());
+        let connection = runtime.block_on(async {
+            let mut connection = SqliteConnection::connect(&url).await.unwrap();
+            sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
+            connection
+        });
+        Self { runtime, connection: Some(connection) }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.runtime.block_on(connection.close()).unwrap();
+        }
+    }
+}
+
 /// What a command that ended has left.
 #[derive(Debug)]
 pub struct Outcome {
@@ -164,6 +193,14 @@ impl Running {
         kill(self.pid(), signal).unwrap();
     }
 
+    /// Stops it outside of its transactions: inside of one it would keep the others from writing.
+    pub fn stop(&self, store: &Store) {
+        let _blocked = Blocked::new(store);
+        self.signal(Signal::SIGSTOP);
+        let pid = self.pid().to_string();
+        until("the stop of a command", || state(&pid) == Some('T'));
+    }
+
     /// Waits until it ends.
     pub fn end(mut self) -> Outcome {
         let mut ended = None;
@@ -197,6 +234,11 @@ pub fn until(what: &str, mut look: impl FnMut() -> bool) {
 
 /// Whether a process is there and no zombie.
 pub fn is_alive(pid: &str) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    !status.is_empty() && !status.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z')
+    state(pid).is_some_and(|state| state != 'Z')
+}
+
+/// The state of a process, as the system tells it; `None` if it is not there.
+fn state(pid: &str) -> Option<char> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    status.rsplit(')').next()?.trim_start().chars().next()
 }
