@@ -24,6 +24,16 @@ pub trait Fence: Send + Sync {
 /// Call [`FenceGate::admit`] with the token that came with each request, in the same critical section as the read or
 /// write that it allows. Equal tokens are admitted again. The mark lives as long as the process: a service that
 /// restarts starts it anew from what it stored.
+///
+/// ```
+/// use coord_core::{Error, FenceGate, FencingToken};
+///
+/// let gate = FenceGate::new();
+/// gate.admit(FencingToken::new(34)?)?;
+/// gate.admit(FencingToken::new(34)?)?;
+/// assert!(gate.admit(FencingToken::new(33)?).is_err());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct FenceGate {
     mark: Mutex<Option<FencingToken>>,

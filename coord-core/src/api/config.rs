@@ -20,7 +20,23 @@ use crate::{
     },
 };
 
-/// A versioned map of small values that every client can watch.
+/// A versioned map of small values that every client can watch. A value has at most [`limits::MAX_VALUE`] bytes.
+///
+/// Every change has a condition, which is judged at the moment of the change; see [`Condition`]. Reads see every change
+/// that was answered before they began.
+///
+/// ```
+/// # use coord_core::{memory, prelude::*, Error, ErrorKind};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
+/// # let coordinator = memory::Store::new().client();
+/// let limit = Name::new("web/limit")?;
+/// let first = coordinator.put(&limit, b"100".to_vec(), Condition::Absent).await?;
+/// coordinator.put(&limit, b"200".to_vec(), Condition::Version(first)).await?;
+/// let late = coordinator.put(&limit, b"300".to_vec(), Condition::Version(first)).await.unwrap_err();
+/// assert_eq!(late.kind(), ErrorKind::ConditionFailed);
+/// # coordinator.shutdown().await
+/// # }
+/// ```
 #[async_trait]
 pub trait ConfigStore: Send + Sync {
     /// The value of a key.
@@ -58,8 +74,9 @@ pub trait ConfigStore: Send + Sync {
     /// Dropped halfway, it may or may not be done.
     ///
     /// # Errors
-    /// As [`ConfigStore::put`]; [`ErrorKind::InvalidOptions`] for a key given twice; [`ErrorKind::TooLarge`] beyond
-    /// [`limits::MAX_BATCH`] or [`limits::MAX_BATCH_BYTES`].
+    /// As [`ConfigStore::put`], for the first write whose condition does not hold; [`ErrorKind::InvalidOptions`] without
+    /// writes and for a key given twice; [`ErrorKind::TooLarge`] beyond [`limits::MAX_BATCH`] or
+    /// [`limits::MAX_BATCH_BYTES`].
     async fn commit(&self, writes: Vec<Write>) -> Result<u64>;
 
     /// The entries whose keys begin with `prefix`, in the byte order of the keys, a page at a time: at most `limit`
@@ -82,9 +99,12 @@ pub trait ConfigStore: Send + Sync {
     async fn history(&self, key: &Name, limit: u32) -> Result<Vec<Revision>>;
 
     /// Follows one key: first its present state, then every last state. See [`ConfigEvent`].
+    ///
+    /// A store that is away for a while delays the watch and does not end it: what happened meanwhile is reported then, or
+    /// [`ConfigEvent::Resync`] if the store has forgotten it.
     fn watch(&self, key: &Name) -> Watch<ConfigEvent>;
 
-    /// Follows all keys that begin with `prefix`.
+    /// Follows all keys that begin with `prefix`, as [`ConfigStore::watch`] does one; of an empty one, all keys.
     fn watch_prefix(&self, prefix: &str) -> Watch<ConfigEvent>;
 }
 

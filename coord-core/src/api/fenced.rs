@@ -16,6 +16,28 @@ use crate::{
 ///
 /// Call [`FencedStore::fence`] before the first read under a lock. Fencing writes alone leaves a hole: a stale holder
 /// could write between the new holder's first read and first write.
+///
+/// ```
+/// # use coord_core::{memory, prelude::*, Error, ErrorKind};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
+/// # let coordinator = memory::Store::new().client();
+/// let account = Name::new("account/7")?;
+/// let guard = coordinator.acquire(&account, &LockOptions::default()).await?;
+/// coordinator.fence(&account, guard.token()).await?;
+/// let balance = coordinator.fenced_read(&account).await?.value;
+/// assert_eq!(balance, None);
+/// coordinator.fenced_write(&account, b"100".to_vec(), guard.token()).await?;
+/// guard.release().await?;
+///
+/// let stale = FencingToken::new(1)?;
+/// # let next = coordinator.acquire(&account, &LockOptions::default()).await?;
+/// # coordinator.fence(&account, next.token()).await?;
+/// # next.release().await?;
+/// let refused = coordinator.fenced_write(&account, b"0".to_vec(), stale).await.unwrap_err();
+/// assert_eq!(refused.kind(), ErrorKind::Fenced);
+/// # coordinator.shutdown().await
+/// # }
+/// ```
 #[async_trait]
 pub trait FencedStore: Send + Sync {
     /// Raises the key's mark to `token`; lower tokens are refused from now on.

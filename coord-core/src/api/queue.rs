@@ -31,19 +31,38 @@ use crate::{
 ///
 /// * What [`Queue::push`] has acknowledged is not lost: it is delivered until it is acknowledged, dead or purged.
 /// * Within a priority, items are delivered in the order in which their pushes were committed.
-/// * Of the items of one group at most one is in flight, in strict order, also when one comes back.
+/// * Of the items of one group at most one is in flight, in strict order, also when one comes back. One that is delayed, or
+///   waits to be delivered again, keeps those behind it waiting. One that is dead does not; put back, it is the last.
 /// * Every delivery has a fencing token. A late word about an item that was delivered again is refused.
+///
+/// ```
+/// # use coord_core::{memory, prelude::*, Error};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
+/// # let coordinator = memory::Store::new().client();
+/// let orders = Name::new("orders")?;
+/// let items = vec![Item::new("a kettle"), Item::new("a spoon").with_priority(1)];
+/// coordinator.push(&orders, items, &PushOptions::default()).await?;
+/// for delivery in coordinator.receive(&orders, &ReceiveOptions::default()).await? {
+///     assert_eq!((delivery.payload(), delivery.attempt()), (&b"a spoon"[..], 1));
+///     delivery.ack().await?;
+/// }
+/// # coordinator.shutdown().await
+/// # }
+/// ```
 #[async_trait]
 pub trait Queue: Send + Sync {
-    /// Pushes items, all or none, in their order. An item whose id is known to the queue, or was until ten minutes ago,
-    /// is not pushed again. Returns the ids.
+    /// Pushes items, all or none, in their order. An item is not pushed again while one with its id is in the queue or
+    /// among the dead, and for at least ten minutes after that was acknowledged or dropped; a purge forgets the ids. Returns the
+    /// ids.
     ///
     /// # Cancel safety
     /// Dropped halfway, the items may or may not be pushed. Items with ids of the caller's can be pushed again.
     ///
     /// # Errors
-    /// [`ErrorKind::QueueFull`] if there is no room for all within [`PushOptions::wait`]; [`ErrorKind::TooLarge`];
-    /// what the store says.
+    /// [`ErrorKind::QueueFull`] if there is no room for all within [`PushOptions::wait`]; [`ErrorKind::TooLarge`] for a
+    /// payload or a group that is too long, and beyond [`limits::MAX_BATCH`] or [`limits::MAX_BATCH_BYTES`];
+    /// [`ErrorKind::InvalidOptions`] without items, for more than would ever fit, for an empty group and for a delay
+    /// beyond [`limits::MAX_TTL`]; what the store says.
     async fn push(&self, queue: &Name, items: Vec<Item>, options: &PushOptions) -> Result<Vec<ItemId>>;
 
     /// Waits for items; returns at least one and at most [`ReceiveOptions::batch`]. Their leases are renewed until they
@@ -53,8 +72,8 @@ pub trait Queue: Send + Sync {
     /// Cancel safe: dropped at any point, no item is held, and none counts an attempt.
     ///
     /// # Errors
-    /// [`ErrorKind::NotGranted`] if none came within [`ReceiveOptions::wait`]; the kinds of bad options; what the
-    /// store says.
+    /// [`ErrorKind::NotGranted`] if none came within [`ReceiveOptions::wait`]; [`ErrorKind::InvalidTtl`] and
+    /// [`ErrorKind::InvalidOptions`] for bad options; what the store says.
     async fn receive(&self, queue: &Name, options: &ReceiveOptions) -> Result<Vec<Delivery>>;
 
     /// Items that were given up, the oldest first: at most `limit` that come after `after`.
@@ -66,7 +85,8 @@ pub trait Queue: Send + Sync {
     /// [`ErrorKind::InvalidOptions`] unless `1 <= limit <= `[`limits::MAX_BATCH`]; what the store says.
     async fn dead_letters(&self, queue: &Name, after: Option<ItemId>, limit: u32) -> Result<Vec<DeadItem>>;
 
-    /// Puts items that were given up back at the end of the queue, with no attempts counted. Returns how many there were.
+    /// Puts items that were given up back at the end of the queue, with no attempts counted. A bound of the queue does not
+    /// keep them out. Returns how many there were.
     ///
     /// # Cancel safety
     /// Dropped halfway, it may or may not be done.
@@ -93,7 +113,8 @@ pub trait Queue: Send + Sync {
     /// What the store says.
     async fn queue_stats(&self, queue: &Name) -> Result<QueueStats>;
 
-    /// Removes all items that nobody has in hand, and the dead. Returns how many there were.
+    /// Removes all items that nobody has in hand, and the dead. Returns how many there were. Items in flight stay, and come
+    /// again if they are not acknowledged.
     ///
     /// # Cancel safety
     /// Dropped halfway, it may or may not be done.
@@ -160,9 +181,10 @@ impl Item {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct PushOptions {
-    /// How many items the queue may have, the dead ones not counted; `None` for no bound.
+    /// How many items the queue may have, the delayed and those in flight counted and the dead ones not; `None` for no
+    /// bound. It bounds this push; all producers of a queue should say the same.
     pub capacity: Option<u64>,
-    /// How long to wait for room; zero not at all; `None` for ever.
+    /// How long to wait for room if there is a bound; zero not at all; `None` for ever.
     pub wait: Option<Duration>,
 }
 
@@ -192,7 +214,9 @@ pub struct ReceiveOptions {
     pub wait: Option<Duration>,
     /// How many items at most.
     pub batch: u32,
-    /// After how many deliveries that were not acknowledged an item is dead; `None` for never.
+    /// After how many deliveries that were not acknowledged an item is dead; `None` for never. An item dies when its last
+    /// delivery is given back, or when somebody receives after its lease has ended. All consumers of a queue should say
+    /// the same.
     pub max_attempts: Option<u32>,
     /// Whether leases are renewed in the background.
     pub renew: bool,
@@ -457,11 +481,10 @@ impl Take {
             if left.is_zero() {
                 return Err(Error::new(
                     ErrorKind::NotGranted,
-                    format!(
-                        "queue {:?} had nothing in {:?}",
-                        line.name.as_str(),
-                        options.wait.unwrap_or_default()
-                    ),
+                    match options.wait.filter(|wait| !wait.is_zero()) {
+                        Some(wait) => format!("queue {:?} had nothing in {wait:?}", line.name.as_str()),
+                        None => format!("queue {:?} has nothing that is ready", line.name.as_str()),
+                    },
                 ));
             }
             tokio::select! {
