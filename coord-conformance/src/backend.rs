@@ -71,6 +71,14 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         Err(Error::new(ErrorKind::Unsupported, message))
     }
 
+    /// As [`Backend::connect`], with all stores that the backend has. The default knows claims alone.
+    ///
+    /// # Errors
+    /// Whatever went wrong.
+    async fn connect_all(&self, url: &str) -> Result<Stores> {
+        Ok(Stores::new(self.connect(url).await?))
+    }
+
     /// The last word on how each coordinator of the suite is built. The default changes nothing.
     fn configure(&self, builder: CoordinatorBuilder) -> CoordinatorBuilder {
         builder
@@ -101,6 +109,12 @@ pub trait TestStore: fmt::Debug + Send + Sync {
 
     /// How another process reaches this store; `None` if none can.
     fn url(&self) -> Option<String> {
+        None
+    }
+
+    /// How many changes of values the store remembers at most for those who watch: whoever was away for
+    /// more than these is told that there is a gap. `None` if it forgets none.
+    fn remembered_changes(&self) -> Option<u64> {
         None
     }
 

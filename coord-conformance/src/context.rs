@@ -97,6 +97,12 @@ impl Ctx {
         Ok(self.0.store.size().await?)
     }
 
+    /// How many changes of values the store remembers; `None` if it forgets none.
+    #[must_use]
+    pub fn remembered_changes(&self) -> Option<u64> {
+        self.0.store.remembered_changes()
+    }
+
     /// The clock of the case.
     #[must_use]
     pub fn clock(&self) -> Clock {

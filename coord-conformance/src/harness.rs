@@ -161,6 +161,7 @@ async fn missing(need: Need, ctx: &Ctx) -> Verdict<Option<&'static str>> {
         Need::Processes => (cfg!(unix) && ctx.url().is_some(), "the store lives in one process"),
         Need::Values => (ctx.has_values(), "the backend has no store of values"),
         Need::Jobs => (ctx.has_jobs(), "the backend has no store of jobs"),
+        Need::BoundedLog => (ctx.remembered_changes().is_some(), "the store forgets no changes of values"),
         Need::VirtualTime => (ctx.backend().virtual_time(), "the case needs a paused clock"),
         Need::Size => (ctx.size().await?.is_some(), "the store cannot tell its size"),
     };

@@ -90,7 +90,20 @@ pub fn line(kind: Kind, name: &Name) -> LineId {
     LineId { namespace: Namespace::default(), kind, name: name.clone() }
 }
 
-type Sink = Box<dyn Fn(&Event) + Send + Sync>;
+/// What a streaming history passes on.
+#[derive(Debug, Clone, Copy)]
+#[allow(clippy::exhaustive_enums)]
+pub enum News<'a> {
+    /// An operation begins. The event is what is known of it if nothing more is heard: its outcome is [`KILLED`].
+    Begun(&'a Event),
+    /// An event is complete. If its operation was told of when it began, that had the same [`Event::from`].
+    Done(&'a Event),
+}
+
+/// Why the outcome of an operation is unknown whose process was killed.
+pub const KILLED: &str = "killed";
+
+type Sink = Box<dyn Fn(News<'_>) + Send + Sync>;
 
 struct Shared {
     clock: Clock,
@@ -122,8 +135,8 @@ impl History {
         Self(Arc::new(Shared { clock, state: Mutex::default(), sink: None }))
     }
 
-    /// A history that passes every event on at once, as a process does that may be killed.
-    pub fn streaming(clock: Clock, sink: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+    /// A history that passes everything on at once, as a process does that may be killed.
+    pub fn streaming(clock: Clock, sink: impl Fn(News<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared { clock, state: Mutex::default(), sink: Some(Box::new(sink)) }))
     }
 
@@ -140,9 +153,16 @@ impl History {
     /// Appends an event.
     pub fn record(&self, event: Event) {
         if let Some(sink) = &self.0.sink {
-            sink(&event);
+            sink(News::Done(&event));
         }
         self.lock().events.push(event);
+    }
+
+    /// Passes on that an operation begins, if anybody wants to know; `event` makes what is known of it.
+    fn begin(&self, event: impl FnOnce() -> Event) {
+        if let Some(sink) = &self.0.sink {
+            sink(News::Begun(&event()));
+        }
     }
 
     /// All events, in the order in which they ended.

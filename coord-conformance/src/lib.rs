@@ -61,8 +61,11 @@ mod failure;
 pub mod faults;
 pub mod harness;
 pub mod history;
+mod nemesis;
 mod watching;
 pub mod worker;
+mod working;
+mod writing;
 
 pub use backend::{Backend, Stores, TestStore};
 pub use client::Client;

@@ -42,6 +42,10 @@ impl TestStore for Fresh {
         Clock::Tokio
     }
 
+    fn remembered_changes(&self) -> Option<u64> {
+        Some(1000)
+    }
+
     async fn size(&self) -> Result<Option<u64>> {
         let (claims, names) = self.0.size();
         Ok(Some((claims + names) as u64))

@@ -27,6 +27,11 @@ impl Backend for OnSqlite {
     async fn connect(&self, url: &str) -> Result<Arc<dyn Claims>> {
         Ok(Sqlite::open(url).await?)
     }
+
+    async fn connect_all(&self, url: &str) -> Result<Stores> {
+        let store = Sqlite::open(url).await?;
+        Ok(Stores::new(store.clone()).with_values(store.clone()).with_jobs(store))
+    }
 }
 
 /// A database in a folder of its own, which is removed at the end.
@@ -46,6 +51,10 @@ impl TestStore for Fresh {
 
     fn url(&self) -> Option<String> {
         Some(self.0.path().join("coord.db").to_str()?.to_owned())
+    }
+
+    fn remembered_changes(&self) -> Option<u64> {
+        Some(1000)
     }
 
     /// The pages in use.

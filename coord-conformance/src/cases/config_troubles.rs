@@ -12,7 +12,8 @@ use crate::{
     Client, Ctx, Failure, Verdict,
     checkers::progress::within,
     faults::{Faults, Half},
-    history::{Given, Op},
+    history::Given,
+    writing,
 };
 
 cases! { "config":
@@ -20,6 +21,7 @@ cases! { "config":
     the_last_state_is_not_missed_without_hints [Values],
     the_last_state_is_not_missed_behind_a_partition [Values],
     nothing_is_missed_after_a_long_absence [Values],
+    a_gap_is_announced [Values, BoundedLog],
     random_work [Values],
     random_work_under_faults [Values],
 }
@@ -78,12 +80,13 @@ async fn every_lost_message(ctx: Ctx) -> Verdict {
     Ok(())
 }
 
-/// What a watcher knows.
+/// What a watcher knows, and how many gaps it was told of.
 #[derive(Debug, Default)]
-struct Known(BTreeMap<Name, (Vec<u8>, u64)>);
+struct Known(BTreeMap<Name, (Vec<u8>, u64)>, u32);
 
 impl Known {
     fn hear(&mut self, event: ConfigEvent) -> Verdict {
+        self.1 += u32::from(matches!(event, ConfigEvent::Resync(_)));
         match event {
             ConfigEvent::Snapshot(entries) | ConfigEvent::Resync(entries) => {
                 self.0 = entries.into_iter().map(|entry| (entry.key, (entry.value, entry.version))).collect();
@@ -155,63 +158,103 @@ async fn the_last_state_is_not_missed_behind_a_partition(ctx: Ctx) -> Verdict {
     known.converge(&mut watch, &all).await
 }
 
+/// Writes to so many keys, some of them those of other rounds.
+async fn many(
+    writer: &Client,
+    round: usize,
+    keys: usize,
+    all: &mut BTreeMap<Name, (Vec<u8>, u64)>,
+) -> Verdict {
+    let keys = (0..keys)
+        .map(|number| Ok(Name::new(format!("many {}", number + round * 10))?))
+        .collect::<Verdict<Vec<_>>>()?;
+    let value = round.to_string().into_bytes();
+    let write = |key: &Name| {
+        let (key, condition) = (key.clone(), Condition::Any);
+        Write { key, condition, change: Change::Put(value.clone()) }
+    };
+    let version = writer.commit(keys.iter().map(write).collect()).await?;
+    all.extend(keys.into_iter().map(|key| (key, (value.clone(), version))));
+    Ok(())
+}
+
 /// So much happens meanwhile that the store may have forgotten some of it. The watcher is told everything, or that there
-/// is a gap.
+/// is a gap; the latter only by a store that is said to forget.
 async fn nothing_is_missed_after_a_long_absence(ctx: Ctx) -> Verdict {
     let ([writer, reader], mut all) = (ctx.clients().await?, BTreeMap::new());
     let (mut watch, mut known) = (reader.watch_prefix("many "), Known::default());
     known.hear(next(&mut watch).await?)?;
     for round in 0..5 {
-        let keys = (0..limits::MAX_BATCH)
-            .map(|number| Ok(Name::new(format!("many {}", number + round * 10))?))
-            .collect::<Verdict<Vec<_>>>()?;
-        let value = round.to_string().into_bytes();
-        let write = |key: &Name| {
-            let (key, condition) = (key.clone(), Condition::Any);
-            Write { key, condition, change: Change::Put(value.clone()) }
-        };
-        let version = writer.commit(keys.iter().map(write).collect()).await?;
-        all.extend(keys.into_iter().map(|key| (key, (value.clone(), version))));
+        many(&writer, round, limits::MAX_BATCH, &mut all).await?;
     }
-    known.converge(&mut watch, &all).await
+    known.converge(&mut watch, &all).await?;
+    let forgets = ctx.remembered_changes().is_some();
+    demand!(forgets || known.1 == 0, "a store that is said to forget nothing announces a gap");
+    Ok(())
+}
+
+/// A watcher is cut off, and another one is away, while more changes happen than the store remembers. Each is told that there is a gap, and what
+/// there is now; after that it is told every change again.
+async fn a_gap_is_announced(ctx: Ctx) -> Verdict {
+    let (writer, (reader, faults)) = (ctx.client().await?, faulty_client(&ctx).await?);
+    let size = usize::try_from(ctx.remembered_changes().unwrap_or(0)).unwrap_or(usize::MAX);
+    let (mut all, mut known, gone) = (BTreeMap::new(), Known::default(), Name::new("many gone")?);
+    let version = writer.put(&gone, b"x".to_vec(), Condition::Any).await?;
+    all.insert(gone.clone(), (b"x".to_vec(), version));
+    let (mut watch, mut of_one) = (reader.watch_prefix("many "), reader.watch(&gone));
+    known.converge(&mut watch, &all).await?;
+    next(&mut of_one).await?;
+    faults.partition(true);
+    writer.delete(&gone, Condition::Any).await?;
+    all.remove(&gone);
+    for round in 0..=size / 100 {
+        many(&writer, round, 100, &mut all).await?;
+    }
+    let early = tokio::time::timeout(Duration::from_millis(300), next(&mut watch)).await;
+    demand!(early.is_err(), "a watch that is cut off reports something");
+    faults.partition(false);
+    let event = next(&mut watch).await?;
+    demand!(matches!(event, ConfigEvent::Resync(_)), "a gap was passed over: {}", kind(&event));
+    known.hear(event)?;
+    demand!(known.0 == all, "after a gap the watcher is told something else than what there is");
+    let event = next(&mut of_one).await?;
+    demand!(event == ConfigEvent::Resync(Vec::new()), "a gap was passed over: {}", kind(&event));
+    // One of them is watched twice.
+    let version = writer.put(&gone, b"y".to_vec(), Condition::Absent).await?;
+    for watch in [&mut watch, &mut of_one] {
+        let event = next(watch).await?;
+        demand!(matches!(&event, ConfigEvent::Put(put) if put.version == version), "{}", kind(&event));
+    }
+    Ok(())
+}
+
+/// What an event is, without all that it brings.
+fn kind(event: &ConfigEvent) -> &'static str {
+    match event {
+        ConfigEvent::Snapshot(_) => "a snapshot",
+        ConfigEvent::Resync(_) => "a resync",
+        ConfigEvent::Put(_) => "a put",
+        ConfigEvent::Deleted { .. } => "a deletion",
+        _ => "another event",
+    }
 }
 
 /// One operation at random, recorded.
 async fn act(client: &Client, rng: &mut fastrand::Rng, key: &Name, seen: &mut u64) -> Verdict {
-    let (object, recorder) = (key.as_str(), client.recorder().clone());
     let given = match rng.u32(..4) {
         0 => Given::Anything,
         1 => Given::Absent,
         _ => Given::Version(*seen),
     };
-    let condition = match given {
-        Given::Anything => Condition::Any,
-        Given::Absent => Condition::Absent,
-        Given::Version(version) => Condition::Version(version),
-    };
     let done = match rng.u32(..10) {
         0..3 => {
-            let op = |found: Option<&Option<coord_core::Entry>>| {
-                let found = found.and_then(Option::as_ref);
-                let text = |entry: &coord_core::Entry| String::from_utf8_lossy(&entry.value).into_owned();
-                Op::Read { found: found.map(|entry| (text(entry), entry.version)) }
-            };
-            let read = recorder.call(object, client.get(key), op).await;
+            let read = writing::read(client, key).await;
             read.map(|entry| *seen = entry.map_or(0, |entry| entry.version))
         }
-        3 => {
-            let op = |_: Option<&()>| Op::Put { given, value: None, version: None };
-            recorder.call(object, client.delete(key, condition), op).await
-        }
+        3 => writing::delete(client, key, given).await,
         _ => {
-            let value = format!("{} {}", client.owner(), recorder.number());
-            let op = |version: Option<&u64>| Op::Put {
-                given,
-                value: Some(value.clone()),
-                version: version.copied(),
-            };
-            let put = client.put(key, value.clone().into_bytes(), condition);
-            recorder.call(object, put, op).await.map(|version| *seen = version)
+            let value = format!("{} {}", client.owner(), client.recorder().number());
+            writing::put(client, key, value, given).await.map(|version| *seen = version)
         }
     };
     match done {
@@ -257,17 +300,9 @@ async fn work(ctx: Ctx, faulty: bool) -> Verdict {
     seed.all(tasks).await?;
     // What was given up may still arrive; after a while it has.
     sleep(Duration::from_millis(500)).await;
-    let (mut all, recorder) = (BTreeMap::new(), onlooker.recorder());
+    let mut all = BTreeMap::new();
     for key in keys {
-        let found = recorder
-            .call(key.as_str(), onlooker.get(&key), |found| {
-                let found = found.and_then(Option::as_ref);
-                Op::Read {
-                    found: found
-                        .map(|entry| (String::from_utf8_lossy(&entry.value).into_owned(), entry.version)),
-                }
-            })
-            .await?;
+        let found = writing::read(&onlooker, &key).await?;
         all.extend(found.map(|entry| (key, (entry.value, entry.version))));
     }
     known.converge(&mut watch, &all).await

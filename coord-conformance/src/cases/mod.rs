@@ -27,6 +27,7 @@ mod processes;
 mod promises;
 mod queue;
 mod queue_leases;
+mod queue_processes;
 mod queue_troubles;
 mod registry;
 mod rwlock;
@@ -34,6 +35,7 @@ mod semaphore;
 mod shutdown;
 mod store;
 mod trace;
+mod value_processes;
 mod workload;
 
 /// What a case needs of a backend to make sense.
@@ -54,6 +56,8 @@ pub enum Need {
     Values,
     /// A store of jobs.
     Jobs,
+    /// A store of values that forgets old changes.
+    BoundedLog,
     /// A paused clock: what would take days.
     VirtualTime,
     /// The test's store can tell its size.
@@ -150,9 +154,11 @@ pub fn all() -> Vec<Case> {
         config::cases(),
         config_troubles::cases(),
         fenced::cases(),
+        value_processes::cases(),
         queue::cases(),
         queue_leases::cases(),
         queue_troubles::cases(),
+        queue_processes::cases(),
         consumer::cases(),
     ]
     .concat()

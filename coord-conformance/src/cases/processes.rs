@@ -1,14 +1,6 @@
 //! Worker processes that are killed and stopped while they hold, wait and work.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
-
-use coord_core::{ElectionEvent, FencingToken, Lock, Registry, clock::Moment, spi::Kind};
+use coord_core::{ElectionEvent, FencingToken, Registry, spi::Kind};
 use tokio::time::sleep;
 
 use super::cases;
@@ -17,6 +9,7 @@ use crate::{
     checkers::{fenced, progress::within, residue},
     ensure,
     history::line,
+    nemesis::{Lateness, NEVER, ask, in_time, stop_between_writes},
     watching,
     worker::{Answer, Command, Worker, resource::Resource},
 };
@@ -32,12 +25,6 @@ cases! { "processes":
     a_lock_moves_between_processes [Processes, Resume],
     many_processes_count_without_loss [Processes],
 }
-
-/// How long is certainly long enough where nothing but a bug makes it long.
-const NEVER: Duration = Duration::from_secs(20);
-
-/// How much later than its lease a dead holder is followed at most.
-const TAKEOVER: Duration = Duration::from_millis(250);
 
 /// A resource in a folder of its own.
 struct Folder(std::path::PathBuf);
@@ -59,46 +46,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-/// How late this machine runs what is due: a bound on time means nothing without it.
-struct Lateness {
-    worst: Arc<AtomicU64>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Lateness {
-    fn measure(ctx: &Ctx) -> Self {
-        let (worst, clock, nap) = (Arc::new(AtomicU64::new(0)), ctx.clock(), Duration::from_millis(5));
-        let seen = worst.clone();
-        let task = tokio::spawn(async move {
-            loop {
-                let before = clock.now();
-                sleep(nap).await;
-                let late = clock.now().since(before).saturating_sub(nap).as_micros();
-                seen.fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
-            }
-        });
-        Self { worst, task }
-    }
-
-    /// Several steps in a row may each have been that late.
-    fn allowance(&self) -> Duration {
-        Duration::from_micros(self.worst.load(Ordering::Relaxed)) * 4
-    }
-}
-
-impl Drop for Lateness {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// The takeover was in time.
-fn in_time(ctx: &Ctx, died: Moment, ttl: Duration, lateness: &Lateness) -> Verdict {
-    let (took, bound) = (ctx.now().since(died), ttl + TAKEOVER + lateness.allowance());
-    ensure!(took <= bound, "the next one was granted {took:?} after the death, not within {bound:?}");
-    Ok(())
 }
 
 /// The holder is killed with two processes in the line: they are granted one after the other, the first of them within
@@ -252,22 +199,6 @@ async fn a_stopped_holder_wakes_up_lost_and_fenced_out(ctx: Ctx) -> Verdict {
     Ok(())
 }
 
-/// Stops a worker while it writes nothing. A process that is stopped within a transaction keeps the file of an embedded
-/// store locked for everybody; it goes on then, and is stopped anew.
-async fn stop_between_writes(ctx: &Ctx, worker: &Worker) -> Verdict {
-    let client = ctx.client().await?;
-    loop {
-        worker.stop()?;
-        let (name, options) = (ctx.fresh_name(), ctx.lock_options());
-        let probe = async { client.try_acquire(&name, &options).await?.release().await };
-        if tokio::time::timeout(Duration::from_secs(1), probe).await.is_ok_and(|outcome| outcome.is_ok()) {
-            return Ok(());
-        }
-        worker.go_on()?;
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Work that runs under a guard makes no further step after its process was stopped past the lease.
 async fn work_of_a_stopped_holder_goes_no_further(ctx: Ctx) -> Verdict {
     let (client, name, ttl) = (ctx.client().await?, ctx.fresh_name(), ctx.short_ttl());
@@ -350,10 +281,6 @@ async fn many_processes_count_without_loss(ctx: Ctx) -> Verdict {
     let next = client.lock(&name, &options);
     within(NEVER, "a grant past the dead", next).await??.release().await?;
     Ok(())
-}
-
-async fn ask(worker: &Worker, command: Command) -> Verdict<Answer> {
-    within(NEVER, "an answer of a worker", worker.ask(command).answer()).await?
 }
 
 fn read(worker: &Worker, resource: &Resource, hold: u64) -> impl Future<Output = Verdict<Answer>> + use<> {

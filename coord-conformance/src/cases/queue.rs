@@ -9,7 +9,7 @@ use coord_core::{
 use tokio::time::sleep;
 
 use super::{cases, demand, faulty::faulty_client, refusal};
-use crate::{Client, Ctx, Failure, Verdict, checkers::progress::within};
+use crate::{Client, Ctx, Failure, Verdict, checkers::progress::within, working::text};
 
 cases! { "queue":
     first_in_first_out [Jobs],
@@ -59,10 +59,6 @@ pub(super) async fn one(client: &Client, queue: &Name, options: &ReceiveOptions)
 /// There is nothing to be received.
 pub(super) async fn nothing(ctx: &Ctx, client: &Client, queue: &Name) -> Verdict {
     refusal(NAME, client.receive(queue, &now(ctx)).await, ErrorKind::NotGranted).map(|_| ())
-}
-
-pub(super) fn text(delivery: &Delivery) -> String {
-    String::from_utf8_lossy(delivery.payload()).into_owned()
 }
 
 /// Receives and acknowledges everything, one by one; the payloads in their order.

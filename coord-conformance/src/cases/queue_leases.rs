@@ -8,16 +8,17 @@ use tokio::time::sleep;
 use super::{
     cases, demand,
     faulty::faulty_client,
-    queue::{nothing, now, one, patient, push, text},
+    queue::{nothing, now, one, patient, push},
     refusal,
 };
-use crate::{Ctx, Verdict, checkers::progress::within};
+use crate::{Ctx, Verdict, checkers::progress::within, working::text};
 
 cases! { "queue":
     an_item_comes_back_when_its_lease_ends [Jobs],
     late_words_are_refused [Jobs],
     an_item_is_kept_alive [Jobs],
     a_lease_can_be_extended [Jobs],
+    a_late_extension_prolongs_nothing [Jobs],
     a_lost_delivery_says_so_first [Jobs],
     an_item_given_back_waits [Jobs],
     a_dropped_delivery_goes_back [Jobs],
@@ -100,6 +101,34 @@ async fn a_lease_can_be_extended(ctx: Ctx) -> Verdict {
     refusal(NAME, looking, ErrorKind::NotGranted)?;
     demand!(delivery.is_held(), "it was lost");
     delivery.ack().await?;
+    Ok(())
+}
+
+/// An extension that arrives after the item was delivered again is refused, and the other delivery ends as it would.
+async fn a_late_extension_prolongs_nothing(ctx: Ctx) -> Verdict {
+    let ((slow, faults), (b, cut), c) =
+        (faulty_client(&ctx).await?, faulty_client(&ctx).await?, ctx.client().await?);
+    let (queue, visibility) = (ctx.fresh_name(), ctx.short_ttl());
+    push(&c, &queue, vec![Item::new("x")]).await?;
+    let short = patient(&ctx).with_visibility(visibility).without_renewal();
+    let late = one(&slow, &queue, &short).await?;
+    // Sent while the lease lasts, and long on its way.
+    faults.delay_requests(visibility * 2);
+    let (extended, again) = tokio::join!(late.extend(ctx.long_ttl() * 6), async {
+        let options = short.clone().with_visibility(visibility * 3);
+        let again = within(NEVER, "a redelivery", one(&b, &queue, &options)).await?;
+        // It cannot give the item back by itself.
+        cut.partition(true);
+        again
+    });
+    refusal(NAME, extended, ErrorKind::Lost)?;
+    let again = again?;
+    demand!(again.attempt() == 2, "attempt {}", again.attempt());
+    let last = within(NEVER, "the end of the other lease", one(&c, &queue, &patient(&ctx))).await??;
+    demand!(last.attempt() == 3 && !again.is_held(), "attempt {}", last.attempt());
+    faults.heal();
+    cut.heal();
+    last.ack().await?;
     Ok(())
 }
 

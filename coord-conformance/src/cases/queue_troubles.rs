@@ -1,22 +1,23 @@
 //! Queues in trouble: dropped futures, lost messages, random work judged by the checkers.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, time::Duration};
 
-use coord_core::{Delivery, ErrorKind, Item, ItemId, Name, PushOptions, Queue, QueueStats, ReceiveOptions};
+use coord_core::{Item, ItemId, Name, PushOptions, Queue, QueueStats, ReceiveOptions};
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
     cancel::{End, Work, poll_and_drop},
     cases, demand,
     faulty::faulty_client,
-    queue::{nothing, now, one, patient, push, text},
+    queue::{nothing, now, one, patient, push},
     workload::Seed,
 };
 use crate::{
     Client, Ctx, Failure, Verdict,
     checkers::progress::within,
-    faults::{Faults, Half},
+    faults::Half,
     history::Op,
+    working::{self, consume, produce, text},
 };
 
 cases! { "queue":
@@ -169,123 +170,18 @@ async fn lost_hints_cost_latency_only(ctx: Ctx) -> Verdict {
     Ok(())
 }
 
-/// A push or an acknowledgement that may have failed leaves its trace in the history, and the work goes on.
-fn shrug<T>(result: coord_core::Result<T>) -> Verdict {
-    match result {
-        Err(error) if error.is_retryable() || error.kind() == ErrorKind::Lost => Ok(()),
-        outcome => Ok(outcome.map(|_| ())?),
-    }
-}
-
-async fn produce(
-    client: &Client,
-    mut rng: fastrand::Rng,
-    queue: &Name,
-    faults: Option<&Arc<Faults>>,
-) -> Verdict {
-    for _ in 0..15 {
-        sleep(Duration::from_millis(rng.u64(..4))).await;
-        let item = format!("{} {}", client.owner(), client.recorder().number());
-        let priority = rng.i32(..3);
-        let group = (rng.u32(..3) == 0).then(|| format!("group {}", rng.u32(..2)));
-        trouble(&mut rng, faults);
-        let mut new = Item::new(item.clone()).with_priority(priority);
-        new.group = group.clone();
-        let options = PushOptions::default();
-        let pushing = client.push(queue, vec![new], &options);
-        let op = |_: Option<&Vec<ItemId>>| Op::Push { item: item.clone(), priority, group: group.clone() };
-        shrug(client.recorder().call(queue.as_str(), pushing, op).await)?;
-        if let Some(faults) = faults {
-            faults.heal();
-        }
-    }
-    Ok(())
-}
-
-/// Works on one item, looking whether it is still in these hands, and settles it.
-async fn settle(client: &Client, rng: &mut fastrand::Rng, queue: &Name, delivery: Delivery) -> Verdict {
-    let (item, token, recorder) = (text(&delivery), delivery.token().get(), client.recorder());
-    for _ in 0..rng.u32(..3) {
-        sleep(Duration::from_millis(rng.u64(..20))).await;
-        let when = recorder.history().stamp();
-        if delivery.is_held() {
-            recorder.in_hand(queue.as_str(), &item, token, when);
-        }
-    }
-    match rng.u32(..8) {
-        0 => drop(delivery),
-        1 => {
-            let op = |_: Option<&()>| Op::Nack { item: item.clone(), token };
-            let nack = delivery.nack(Duration::from_millis(rng.u64(..10)));
-            shrug(recorder.call(queue.as_str(), nack, op).await)?;
-        }
-        _ => {
-            let op = |_: Option<&()>| Op::Ack { item: item.clone(), token };
-            shrug(recorder.call(queue.as_str(), delivery.ack(), op).await)?;
-        }
-    }
-    Ok(())
-}
-
-/// Receives until nothing came for a while.
-async fn consume(
-    client: &Client,
-    mut rng: fastrand::Rng,
-    queue: &Name,
-    options: &ReceiveOptions,
-    faults: Option<&Arc<Faults>>,
-) -> Verdict {
-    loop {
-        trouble(&mut rng, faults);
-        let options = options.clone().with_batch(rng.u32(1..3));
-        let op = |deliveries: Option<&Vec<Delivery>>| {
-            let items = deliveries.into_iter().flatten();
-            Op::Receive {
-                items: items
-                    .map(|delivery| (text(delivery), delivery.token().get(), delivery.attempt()))
-                    .collect(),
-            }
-        };
-        let receiving = client.receive(queue, &options);
-        let received = client.recorder().call(queue.as_str(), receiving, op).await;
-        if let Some(faults) = faults {
-            faults.heal();
-        }
-        match received {
-            Ok(deliveries) => {
-                for delivery in deliveries {
-                    settle(client, &mut rng, queue, delivery).await?;
-                }
-            }
-            Err(error) if error.is_not_granted() => return Ok(()),
-            Err(error) => shrug(Err::<(), _>(error))?,
-        }
-    }
-}
-
-fn trouble(rng: &mut fastrand::Rng, faults: Option<&Arc<Faults>>) {
-    let Some(faults) = faults else { return };
-    match rng.u32(..4) {
-        0 => faults.lose_reply(rng.u64(1..3), None),
-        1 => faults.lose_request(rng.u64(1..3), None),
-        2 => faults.delay_replies(Duration::from_millis(rng.u64(..4))),
-        _ => {}
-    }
-}
-
 /// Producers and consumers at random work, until the queue is empty.
 async fn work(ctx: Ctx, visibility: Duration, renew: bool, faulty: bool) -> Verdict {
     let (seed, queue, mut tasks) = (Seed::new(), ctx.fresh_name(), JoinSet::new());
     // Longer than the longest pause between two items, so that the last consumer does not leave too early.
-    let mut options = ReceiveOptions::default().with_visibility(visibility).with_max_attempts(None);
-    options.wait = Some(visibility + Duration::from_secs(1));
+    let mut options = working::options(visibility).with_wait(visibility + Duration::from_secs(1));
     options.renew = renew;
     for number in 0..3 {
         let ((client, faults), rng) = (faulty_client(&ctx).await?, seed.rng(number));
         let queue = queue.clone();
         tasks.spawn(async move {
             let faults = faulty.then_some(&faults);
-            produce(&client, rng, &queue, faults).await
+            Ok(produce(&client, rng, &queue, 15, Duration::from_millis(4), faults).await?)
         });
     }
     for number in 3..6 {
@@ -293,21 +189,31 @@ async fn work(ctx: Ctx, visibility: Duration, renew: bool, faulty: bool) -> Verd
         let (queue, options) = (queue.clone(), options.clone());
         tasks.spawn(async move {
             let faults = faulty.then_some(&faults);
-            consume(&client, rng, &queue, &options, faults).await
+            Ok(consume(&client, rng, &queue, &options, faults).await?)
         });
     }
     seed.all(tasks).await?;
     let onlooker = ctx.client().await?;
-    let last = options.with_wait(Duration::ZERO);
+    empty(&onlooker, seed.rng(6), &queue, &options).await
+}
+
+/// Works on what is left in a queue.
+pub(super) async fn empty(
+    client: &Client,
+    mut rng: fastrand::Rng,
+    queue: &Name,
+    options: &ReceiveOptions,
+) -> Verdict {
+    let options = options.clone().with_wait(Duration::ZERO);
     let emptying = async {
-        while onlooker.queue_stats(&queue).await? != QueueStats::default() {
-            consume(&onlooker, seed.rng(6), &queue, &last, None).await?;
+        while client.queue_stats(queue).await? != QueueStats::default() {
+            consume(client, rng.fork(), queue, &options, None).await?;
             sleep(Duration::from_millis(50)).await;
         }
         Ok::<_, Failure>(())
     };
     within(NEVER, "an empty queue", emptying).await??;
-    onlooker.recorder().note(queue.as_str(), Op::Drained);
+    client.recorder().note(queue.as_str(), Op::Drained);
     Ok(())
 }
 

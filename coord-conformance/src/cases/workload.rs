@@ -51,17 +51,21 @@ impl Seed {
 
     /// Waits for all of them; a failure names the seed.
     pub(super) async fn all(&self, mut tasks: JoinSet<Verdict>) -> Verdict {
-        let told = |failure: Failure| Failure {
-            message: format!("COORD_SEED={}: {}", self.0, failure.message),
-            ..failure
-        };
         let ending = async {
             while let Some(ended) = tasks.join_next().await {
                 ended??;
             }
             Ok(())
         };
-        within(NEVER, "the end of the work", ending).await.and_then(|ended| ended).map_err(told)
+        self.tell(async { within(NEVER, "the end of the work", ending).await? }).await
+    }
+
+    /// Does the work; a failure names the seed.
+    pub(super) async fn tell(&self, work: impl Future<Output = Verdict>) -> Verdict {
+        work.await.map_err(|failure| Failure {
+            message: format!("COORD_SEED={}: {}", self.0, failure.message),
+            ..failure
+        })
     }
 }
 

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Judgement, Violation};
-use crate::history::{Event, Op, Outcome, Stamp};
+use crate::history::{Event, KILLED, Op, Outcome, Stamp};
 
 /// The checker's name.
 pub const NAME: &str = "deliveries";
@@ -107,7 +107,8 @@ impl<'a> Queue<'a> {
                     queue.pushes.push(Pushed { item, priority, group, from, to, outcome });
                 }
                 Op::Receive { items } => {
-                    queue.blind |= matches!(outcome, Outcome::Unknown(_));
+                    // Who was killed gave nothing back: what it received counts as an attempt.
+                    queue.blind |= matches!(outcome, Outcome::Unknown(why) if why != KILLED);
                     let delivered = items.iter().map(|(item, token, attempt)| {
                         let (token, attempt) = (*token, *attempt);
                         Delivered { item, token, attempt, from, to }
@@ -245,13 +246,11 @@ impl<'a> Queue<'a> {
 
     fn groups(&self) -> Judgement {
         for before in self.pushes.iter().filter(|push| push.group.is_some()) {
-            let Some(ack) = self
-                .acks
-                .iter()
-                .find(|ack| ack.item == before.item && !matches!(ack.outcome, Outcome::Fail(_)))
-            else {
-                continue;
-            };
+            // Of an item that was certainly acknowledged, the others that may have been are known to have failed.
+            let acks = || self.acks.iter().filter(|ack| ack.item == before.item);
+            let certain = acks().find(|ack| *ack.outcome == Outcome::Ok);
+            let possible = || acks().find(|ack| matches!(ack.outcome, Outcome::Unknown(_)));
+            let Some(ack) = certain.or_else(possible) else { continue };
             let behind =
                 self.pushes.iter().filter(|push| push.group == before.group && before.to < push.from);
             for after in behind {
@@ -388,6 +387,33 @@ mod tests {
         };
         check(&group(10)).unwrap();
         found(&group(5), "of its group");
+    }
+
+    fn killed(event: Event) -> Event {
+        Event { outcome: Outcome::Unknown(KILLED.into()), ..event }
+    }
+
+    #[test]
+    fn what_the_killed_did_is_open() {
+        let doomed = [push(0, "a", 0, Some("g")), push(2, "b", 0, Some("g")), receive(4, "a", 1)];
+        let acking = [&doomed[..], &[killed(ack(6, "a", 1))]].concat();
+        check(&[&acking[..], &[receive(8, "b", 2), ack(10, "b", 2), drained(12)]].concat()).unwrap();
+        let again = [receive(20, "a", 2), ack(24, "a", 2), drained(40)];
+        let after = |when| [&acking[..], &again, &[receive(when, "b", 3), ack(when + 2, "b", 3)]].concat();
+        check(&after(26)).unwrap();
+        found(&after(21), "of its group");
+    }
+
+    #[test]
+    fn the_order_is_judged_over_the_killed() {
+        let blind = Event { op: Op::Receive { items: Vec::new() }, ..receive(4, "a", 1) };
+        let second = Op::Receive { items: vec![("a".into(), 3, 2)] };
+        let pushes = [push(0, "a", 0, None), push(2, "b", 0, None)];
+        // The first delivery of one of them was seen by nobody.
+        let unseen = [killed(blind.clone()), receive(6, "b", 2), Event { op: second, ..receive(8, "a", 3) }];
+        check(&[&pushes[..], &unseen].concat()).unwrap();
+        let seen = [killed(blind), receive(6, "b", 2), receive(8, "a", 3)];
+        found(&[&pushes[..], &seen].concat(), "before");
     }
 
     #[test]

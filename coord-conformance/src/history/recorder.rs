@@ -2,7 +2,7 @@
 
 use coord_core::{Effect, Error, Result};
 
-use super::{Ask, Attempt, Event, History, Op, Outcome, Stamp};
+use super::{Ask, Attempt, Event, History, KILLED, Op, Outcome, Stamp};
 
 /// Records what one client does.
 #[derive(Debug, Clone)]
@@ -46,8 +46,8 @@ impl Recorder {
         self.append(object, op, asked, self.history.stamp(), Outcome::Ok);
     }
 
-    /// Drives an operation and records it; `op` makes the event of what it returned. If it is dropped, its outcome is
-    /// unknown.
+    /// Drives an operation and records it; `op` makes the event of what it returned. If it is dropped, or its process is
+    /// killed, its outcome is unknown.
     ///
     /// # Errors
     /// What the operation says.
@@ -57,8 +57,9 @@ impl Recorder {
         call: impl Future<Output = Result<T>>,
         op: impl Fn(Option<&T>) -> Op,
     ) -> Result<T> {
-        let mut pending =
-            Pending { recorder: self, object, from: self.history.stamp(), dropped: Some(op(None)) };
+        let from = self.history.stamp();
+        self.history.begin(|| self.event(object, op(None), from, from, Outcome::Unknown(KILLED.to_owned())));
+        let mut pending = Pending { recorder: self, object, from, dropped: Some(op(None)) };
         let result = call.await;
         pending.dropped = None;
         let outcome = match &result {
@@ -76,8 +77,11 @@ impl Recorder {
     }
 
     pub(super) fn append(&self, object: &str, op: Op, from: Stamp, to: Stamp, outcome: Outcome) {
-        let (client, object) = (self.client.clone(), object.to_owned());
-        self.history.record(Event { from, to, client, object, op, outcome });
+        self.history.record(self.event(object, op, from, to, outcome));
+    }
+
+    fn event(&self, object: &str, op: Op, from: Stamp, to: Stamp, outcome: Outcome) -> Event {
+        Event { from, to, client: self.client.clone(), object: object.to_owned(), op, outcome }
     }
 }
 

@@ -14,12 +14,13 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdout},
     sync::{mpsc, oneshot},
+    task::JoinHandle,
 };
 
 use super::{Answer, Command, Message, NAME, Request, WORKER};
 use crate::{
     Ctx, Failure, Verdict,
-    history::{History, Op},
+    history::{Event, History, Op},
 };
 
 /// A worker process. It is killed when this is dropped.
@@ -31,6 +32,8 @@ pub struct Worker {
     answers: Arc<Mutex<Answers>>,
     next: AtomicU64,
     history: History,
+    /// Ends when all that it said is heard.
+    listener: JoinHandle<()>,
 }
 
 #[derive(Debug, Default)]
@@ -72,8 +75,8 @@ impl Worker {
             }
         });
         let answers = Arc::new(Mutex::new(Answers::default()));
-        tokio::spawn(listen(stdout, answers.clone(), history.clone()));
-        Ok(Self { name, child, requests, answers, next: AtomicU64::new(1), history })
+        let listener = tokio::spawn(listen(stdout, answers.clone(), history.clone()));
+        Ok(Self { name, child, requests, answers, next: AtomicU64::new(1), history, listener })
     }
 
     /// The worker's name in the history and in the store.
@@ -96,14 +99,17 @@ impl Worker {
         Reply { worker: self.name.clone(), number, answer }
     }
 
-    /// Kills it at once, without a chance to release anything; the moment at which it was certainly dead.
+    /// Kills it at once, without a chance to release anything; the moment at which it was certainly dead. What it had
+    /// done is in the history then, and what it was doing too, with an unknown outcome.
     ///
     /// # Errors
     /// If it cannot be killed.
     pub async fn kill(&mut self) -> Verdict<Moment> {
         self.child.kill().await.map_err(|error| Failure::new(format!("{} lives: {error}", self.name)))?;
+        let died = Moment::from_start(std::time::Duration::from_nanos(self.history.stamp().at));
         self.history.client(self.name.clone()).note("process", Op::Died);
-        Ok(Moment::from_start(std::time::Duration::from_nanos(self.history.stamp().at)))
+        (&mut self.listener).await?;
+        Ok(died)
     }
 
     /// Stops it in its tracks.
@@ -143,11 +149,15 @@ impl Worker {
 
 /// Reads what the worker says until it ends.
 async fn listen(stdout: ChildStdout, answers: Arc<Mutex<Answers>>, history: History) {
-    let mut lines = BufReader::new(stdout).lines();
+    let (mut lines, mut begun) = (BufReader::new(stdout).lines(), HashMap::new());
     while let Ok(Some(line)) = lines.next_line().await {
         // A worker that was killed may leave half a line.
         match serde_json::from_str(&line) {
-            Ok(Message::Event(event)) => history.record(event),
+            Ok(Message::Begun(event)) => _ = begun.insert(event.from, event),
+            Ok(Message::Event(event)) => {
+                begun.remove(&event.from);
+                history.record(event);
+            }
             Ok(Message::Answer { number, answer }) => {
                 let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(waiting) = answers.waiting.remove(&number) {
@@ -156,6 +166,9 @@ async fn listen(stdout: ChildStdout, answers: Arc<Mutex<Answers>>, history: Hist
             }
             Err(_) => {}
         }
+    }
+    for event in begun.into_values() {
+        history.record(Event { to: history.stamp(), ..event });
     }
     let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
     answers.ended = true;

@@ -1,34 +1,24 @@
 //! The program that a case starts, stops and kills: the test binary itself, run again.
 //!
 //! It speaks JSON, one object a line. On standard input come [`Request`]s, which it works on side by side; on standard
-//! output go [`Message`]s: answers, and every event of its history at once, so that what a killed worker had done is
-//! known.
+//! output go [`Message`]s: answers, and every event of its history at once, its beginning too, so that it is known what a
+//! killed worker had done and what it was doing.
 
 mod handle;
+mod program;
 pub mod resource;
 
-use std::{
-    collections::HashMap,
-    io::Write,
-    path::PathBuf,
-    process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use coord_core::{
-    CampaignOptions, Coordinator, Error, ErrorKind, FencingToken, Guard, Instance, Leadership, Lock,
-    LockOptions, Name, RegisterOptions, Registration, Registry, Result, clock::Clock,
-};
+use coord_core::{Coordinator, Error, ErrorKind, FencingToken, Name, Result, clock::Clock};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 pub use self::handle::{Reply, Worker};
-use self::resource::Resource;
+use self::program::Program;
 use crate::{
     Backend, Client,
-    client::SAMPLE,
-    history::{Event, Held, History, Op, Recorder},
+    history::{Event, History, News},
 };
 
 /// The environment variable that makes a test binary a worker; its value is the URL of the store.
@@ -130,6 +120,90 @@ pub enum Command {
         /// The TTL.
         ttl: Duration,
     },
+    /// Receives one item, which is kept alive until it is settled.
+    Receive {
+        /// The queue.
+        queue: Name,
+        /// The visibility timeout.
+        visibility: Duration,
+    },
+    /// Acknowledges a delivery.
+    Ack {
+        /// Which one.
+        hold: u64,
+    },
+    /// Gives a delivery back.
+    Nack {
+        /// Which one.
+        hold: u64,
+    },
+    /// Extends a delivery.
+    Extend {
+        /// Which one.
+        hold: u64,
+        /// For how long.
+        visibility: Duration,
+    },
+    /// Pushes items at random.
+    Produce {
+        /// The queue.
+        queue: Name,
+        /// How many.
+        items: u64,
+        /// How long to wait between two at most.
+        pause: Duration,
+        /// Decides the choices.
+        seed: u64,
+    },
+    /// Receives and settles items at random until nothing comes.
+    Consume {
+        /// The queue.
+        queue: Name,
+        /// The visibility timeout.
+        visibility: Duration,
+        /// How long nothing comes before it ends.
+        wait: Duration,
+        /// Decides the choices.
+        seed: u64,
+    },
+    /// Fences older holders out of a key and reads it.
+    ReadKey {
+        /// The key.
+        key: Name,
+        /// Under this guard.
+        hold: u64,
+        /// Whether the key checks tokens.
+        fenced: bool,
+    },
+    /// Adds one to the value that was read, without a look at the guard.
+    WriteKey {
+        /// The key.
+        key: Name,
+        /// Under this guard.
+        hold: u64,
+        /// The value that was read.
+        read: u64,
+        /// Whether the key checks tokens.
+        fenced: bool,
+    },
+    /// Adds one to a fenced key so many times, each time under a lock of its own.
+    CountInKey {
+        /// The key.
+        key: Name,
+        /// The lock.
+        name: Name,
+        /// The TTL.
+        ttl: Duration,
+        /// How often.
+        times: u64,
+    },
+    /// Adds one to a key so many times, by writes on condition of the version that was read.
+    Increment {
+        /// The key.
+        key: Name,
+        /// How often.
+        times: u64,
+    },
 }
 
 /// What a worker says.
@@ -137,7 +211,9 @@ pub enum Command {
 #[serde(rename_all = "snake_case")]
 #[allow(clippy::exhaustive_enums)]
 pub enum Message {
-    /// Something happened.
+    /// An operation begins: what is known of it if its worker is killed before it ends.
+    Begun(Event),
+    /// Something happened. It ends the operation that began at the same moment.
     Event(Event),
     /// A command has ended.
     Answer {
@@ -159,6 +235,8 @@ pub enum Answer {
     Held(bool),
     /// The guard is released.
     Released,
+    /// It is done.
+    Done,
     /// The text by which a detached lock is resumed.
     Detached(String),
     /// The moments of the steps that were worked under a guard before it was lost, in nanoseconds of the clock.
@@ -176,19 +254,6 @@ pub enum Answer {
         /// Its text.
         message: String,
     },
-}
-
-enum Grant {
-    Lock(Held<Guard>),
-    Leadership(Held<Leadership>),
-    Plain(Guard),
-    Registration(Registration),
-}
-
-/// The state of a worker.
-struct Program {
-    client: Client,
-    grants: Mutex<HashMap<u64, Arc<Grant>>>,
 }
 
 /// Runs as a worker until standard input ends.
@@ -210,11 +275,22 @@ pub(crate) fn main(backend: &Arc<dyn Backend>, url: &str) -> ExitCode {
 
 async fn serve(backend: &Arc<dyn Backend>, url: &str) -> Result<()> {
     let name = std::env::var(NAME).unwrap_or_else(|_| format!("worker-{}", std::process::id()));
-    let history = History::streaming(Clock::System, |event| say(&Message::Event(event.clone())));
-    let claims = backend.connect(url).await?;
-    let coordinator = backend.configure(Coordinator::builder(claims).owner(&name)).build()?;
-    let client = Client::new(coordinator, history.client(name));
-    let program = Arc::new(Program { client, grants: Mutex::default() });
+    let history = History::streaming(Clock::System, |news| {
+        say(&match news {
+            News::Begun(event) => Message::Begun(event.clone()),
+            News::Done(event) => Message::Event(event.clone()),
+        });
+    });
+    let stores = backend.connect_all(url).await?;
+    let mut builder = Coordinator::builder(stores.claims).owner(&name);
+    if let Some(values) = stores.values {
+        builder = builder.values(values);
+    }
+    if let Some(jobs) = stores.jobs {
+        builder = builder.jobs(jobs);
+    }
+    let coordinator = backend.configure(builder).build()?;
+    let program = Arc::new(Program::new(Client::new(coordinator, history.client(name))));
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let Request { number, command } = serde_json::from_str(&line)
@@ -238,142 +314,4 @@ fn say(message: &Message) {
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(&line).and_then(|()| out.flush());
     }
-}
-
-impl Program {
-    async fn obey(&self, number: u64, command: Command) -> Result<Answer> {
-        let client = &self.client;
-        match command {
-            Command::Lock { name, ttl } => {
-                let held = client.lock(&name, &LockOptions::default().with_ttl(ttl)).await?;
-                Ok(self.keep(number, held.token(), Grant::Lock(held)))
-            }
-            Command::Lead { name, ttl } => {
-                let held = client.lead(&name, &CampaignOptions::default().with_ttl(ttl)).await?;
-                Ok(self.keep(number, held.token(), Grant::Leadership(held)))
-            }
-            Command::Register { service, id, ttl } => {
-                let options = RegisterOptions::default().with_ttl(ttl);
-                let registration = client.register(&service, Instance::new(id, "here"), &options).await?;
-                Ok(self.keep(number, registration.token(), Grant::Registration(registration)))
-            }
-            Command::Resume { text } => {
-                let guard = client.resume(&text.parse()?).await?;
-                Ok(self.keep(number, guard.token(), Grant::Plain(guard)))
-            }
-            Command::IsHeld { hold } => Ok(Answer::Held(match &*self.grant(hold)? {
-                Grant::Lock(held) => held.is_held(),
-                Grant::Leadership(held) => held.is_held(),
-                Grant::Plain(guard) => guard.is_held(),
-                Grant::Registration(registration) => registration.is_listed(),
-            })),
-            Command::Run { hold } => {
-                let grant = self.grant(hold)?;
-                let guard = grant.guard()?;
-                let mut steps = Vec::new();
-                let work = async {
-                    loop {
-                        tokio::time::sleep(SAMPLE).await;
-                        steps.push(client.recorder().history().stamp().at);
-                    }
-                };
-                let _lost: Result<()> = guard.run(work).await;
-                Ok(Answer::Worked(steps))
-            }
-            Command::Release { hold } => {
-                match self.take(hold)? {
-                    Grant::Lock(held) => held.release().await?,
-                    Grant::Leadership(held) => held.release().await?,
-                    Grant::Plain(guard) => guard.release().await?,
-                    Grant::Registration(registration) => registration.deregister().await?,
-                }
-                Ok(Answer::Released)
-            }
-            Command::Detach { hold } => match self.take(hold)? {
-                Grant::Lock(held) => Ok(Answer::Detached(held.into_inner().detach().await?.to_string())),
-                _ => Err(Error::new(ErrorKind::InvalidInput, "only locks can be detached")),
-            },
-            Command::Read { resource, hold, fenced } => {
-                let (resource, token) = (Resource::new(resource, fenced), self.grant(hold)?.token()?);
-                blocking(move || resource.read(token)).await.map(Answer::Value)
-            }
-            Command::Write { resource, hold, read, fenced } => {
-                let token = self.grant(hold)?.token()?;
-                write(client.recorder(), &Resource::new(resource, fenced), token, read).await?;
-                Ok(Answer::Written)
-            }
-            Command::Count { resource, name, ttl, times } => {
-                self.count(&Resource::new(resource, true), &name, ttl, times).await.map(Answer::Counted)
-            }
-        }
-    }
-
-    /// A round that lost its lease or was fenced out is done again.
-    async fn count(&self, resource: &Resource, name: &Name, ttl: Duration, times: u64) -> Result<u64> {
-        let mut done = 0;
-        while done < times {
-            let held = self.client.lock(name, &LockOptions::default().with_ttl(ttl)).await?;
-            let (token, reading) = (held.token(), resource.clone());
-            let outcome = async {
-                let read = blocking(move || reading.read(token)).await?;
-                held.is_held();
-                write(self.client.recorder(), resource, token, read).await
-            };
-            match outcome.await {
-                Ok(()) => done += 1,
-                Err(error) if error.kind() == ErrorKind::Fenced => {}
-                Err(error) => return Err(error),
-            }
-            match held.release().await {
-                Err(error) if !error.is_lost() => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(done)
-    }
-
-    fn keep(&self, number: u64, token: FencingToken, grant: Grant) -> Answer {
-        self.grants.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(grant));
-        Answer::Granted(token)
-    }
-
-    fn grant(&self, hold: u64) -> Result<Arc<Grant>> {
-        let grant = self.grants.lock().unwrap_or_else(PoisonError::into_inner).get(&hold).cloned();
-        grant.ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such grant"))
-    }
-
-    fn take(&self, hold: u64) -> Result<Grant> {
-        let grant = self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(&hold);
-        grant
-            .and_then(Arc::into_inner)
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such grant, or it is in use"))
-    }
-}
-
-impl Grant {
-    fn guard(&self) -> Result<&Guard> {
-        match self {
-            Self::Lock(held) => Ok(held.guard()),
-            Self::Plain(guard) => Ok(guard),
-            _ => Err(Error::new(ErrorKind::InvalidInput, "this grant is no lock")),
-        }
-    }
-
-    fn token(&self) -> Result<FencingToken> {
-        self.guard().map(Guard::token)
-    }
-}
-
-async fn write(recorder: &Recorder, resource: &Resource, token: FencingToken, read: u64) -> Result<()> {
-    let wrote = read + 1;
-    let op = |_: Option<&()>| Op::Write { token: token.get(), read, wrote };
-    let (writing, object) = (resource.clone(), resource.object());
-    recorder.call(&object, blocking(move || writing.write(token, read, wrote)), op).await
-}
-
-/// Waiting for a file's lock must not keep the renewals waiting.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|stopped| Err(Error::new(ErrorKind::Internal, "a task stopped").with_source(stopped)))
 }

@@ -1,0 +1,151 @@
+//! Kills and stops workers, and tells how late this machine is.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use coord_core::{Lock, clock::Moment};
+use fastrand::Rng;
+use tokio::time::sleep;
+
+use crate::{
+    Ctx, Failure, Verdict,
+    checkers::progress::within,
+    ensure,
+    worker::{Answer, Command, Reply, Worker},
+};
+
+/// How long is certainly long enough where nothing but a bug makes it long.
+pub(crate) const NEVER: Duration = Duration::from_secs(20);
+
+/// How much later than its lease a dead process is followed at most.
+const TAKEOVER: Duration = Duration::from_millis(250);
+
+/// How late this machine runs what is due: a bound on time means nothing without it.
+pub(crate) struct Lateness {
+    worst: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Lateness {
+    pub(crate) fn measure(ctx: &Ctx) -> Self {
+        let (worst, clock, nap) = (Arc::new(AtomicU64::new(0)), ctx.clock(), Duration::from_millis(5));
+        let seen = worst.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let before = clock.now();
+                sleep(nap).await;
+                let late = clock.now().since(before).saturating_sub(nap).as_micros();
+                seen.fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
+            }
+        });
+        Self { worst, task }
+    }
+
+    /// Several steps in a row may each have been that late.
+    fn allowance(&self) -> Duration {
+        Duration::from_micros(self.worst.load(Ordering::Relaxed)) * 4
+    }
+}
+
+impl Drop for Lateness {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The takeover was in time.
+pub(crate) fn in_time(ctx: &Ctx, died: Moment, ttl: Duration, lateness: &Lateness) -> Verdict {
+    let (took, bound) = (ctx.now().since(died), ttl + TAKEOVER + lateness.allowance());
+    ensure!(took <= bound, "the next one was granted {took:?} after the death, not within {bound:?}");
+    Ok(())
+}
+
+/// Stops a worker while it writes nothing. A process that is stopped within a transaction keeps the file of an embedded
+/// store locked for everybody; it goes on then, and is stopped anew.
+pub(crate) async fn stop_between_writes(ctx: &Ctx, worker: &Worker) -> Verdict {
+    let client = ctx.client().await?;
+    loop {
+        worker.stop()?;
+        let (name, options) = (ctx.fresh_name(), ctx.lock_options());
+        let probe = async { client.try_acquire(&name, &options).await?.release().await };
+        if tokio::time::timeout(Duration::from_secs(1), probe).await.is_ok_and(|outcome| outcome.is_ok()) {
+            return Ok(());
+        }
+        worker.go_on()?;
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The answer of a worker.
+pub(crate) async fn ask(worker: &Worker, command: Command) -> Verdict<Answer> {
+    within(NEVER, "an answer of a worker", worker.ask(command).answer()).await?
+}
+
+/// Workers at one task, each with a part of its own. Who is killed is replaced.
+pub(crate) struct Crew<'a> {
+    ctx: &'a Ctx,
+    part: Box<dyn FnMut(usize) -> Command + Send + 'a>,
+    members: Vec<(Worker, Reply)>,
+    started: usize,
+}
+
+impl<'a> Crew<'a> {
+    /// Starts so many. `part` makes the command of each one, by its number.
+    pub(crate) fn start(
+        ctx: &'a Ctx,
+        size: usize,
+        part: impl FnMut(usize) -> Command + Send + 'a,
+    ) -> Verdict<Self> {
+        let mut crew = Self { ctx, part: Box::new(part), members: Vec::new(), started: 0 };
+        for _ in 0..size {
+            let member = crew.hire()?;
+            crew.members.push(member);
+        }
+        Ok(crew)
+    }
+
+    fn hire(&mut self) -> Verdict<(Worker, Reply)> {
+        let worker = Worker::start(self.ctx)?;
+        let reply = worker.ask((self.part)(self.started));
+        self.started += 1;
+        Ok((worker, reply))
+    }
+
+    /// Kills and stops members, in an order, at moments and with choices at random: as often the one as the other. Who is
+    /// stopped sleeps past leases of this length.
+    pub(crate) async fn trouble(&mut self, rng: &mut Rng, times: usize, lease: Duration) -> Verdict {
+        let mut kinds: Vec<_> = (0..times).map(|number| number % 2 == 0).collect();
+        rng.shuffle(&mut kinds);
+        for kill in kinds {
+            sleep(Duration::from_millis(rng.u64(20..200))).await;
+            let at = rng.usize(..self.members.len());
+            if kill {
+                self.members[at].0.kill().await?;
+                self.members[at] = self.hire()?;
+            } else {
+                self.members[at].0.stop()?;
+                sleep(lease + lease.mul_f64(rng.f64())).await;
+                self.members[at].0.go_on()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the answers of all who live.
+    pub(crate) async fn finish(mut self) -> Verdict<Vec<Answer>> {
+        let mut answers = Vec::new();
+        for (worker, reply) in &mut self.members {
+            let answer = within(NEVER * 2, "the end of a worker's part", reply.answer()).await??;
+            if let Answer::Failed { kind, message } = &answer {
+                return Err(Failure::new(format!("{} failed: {kind}: {message}", worker.name())));
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+}
