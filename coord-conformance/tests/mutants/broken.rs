@@ -68,6 +68,8 @@ pub(crate) enum Bug {
     IgnoresVersions,
     /// A fence refuses greater tokens and accepts lower ones.
     FencesTheWrongWay,
+    /// A fence is answered and not done.
+    FenceDoesNothing,
     /// The first write of a transaction is done whatever becomes of the others.
     DoesHalf,
     /// A transaction that is sent again is done again.
@@ -98,6 +100,10 @@ pub(crate) enum Bug {
     AcksWithoutToken,
     /// An item is given back whatever the token is.
     NacksWithoutToken,
+    /// A delivery is extended whatever the token is.
+    ExtendsWithoutToken,
+    /// The last item that was pushed is delivered first.
+    LastPushedFirst,
 }
 
 /// A backend with one bug in its store, or one in the engine.
@@ -147,6 +153,10 @@ impl TestStore for BrokenStore {
         let values = values::over(sound.clone(), bug, self.values.clone());
         let jobs = jobs::over(sound, bug, self.jobs.clone());
         Ok(Stores::new(self.connect().await?).with_values(values).with_jobs(jobs))
+    }
+
+    fn remembered_changes(&self) -> Option<u64> {
+        Some(1000)
     }
 
     fn clock(&self) -> Clock {

@@ -23,7 +23,7 @@ use super::broken::Bug;
 /// What a store remembers for its bug.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    pushes: Mutex<u64>,
+    pushes: Mutex<i32>,
     /// The token of the last delivery of each item.
     tokens: Mutex<HashMap<ItemId, FencingToken>>,
 }
@@ -44,11 +44,16 @@ impl Broken {
         self.state.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this is one of every three.
-    fn third(&self) -> bool {
+    /// The how-manieth this is.
+    fn count(&self) -> i32 {
         let mut pushes = self.state.pushes.lock().unwrap_or_else(PoisonError::into_inner);
         *pushes += 1;
-        pushes.is_multiple_of(3)
+        *pushes
+    }
+
+    /// Whether this is one of every three.
+    fn third(&self) -> bool {
+        self.count() % 3 == 0
     }
 }
 
@@ -63,6 +68,12 @@ impl Jobs for Broken {
                     item.id = ItemId::random();
                 }
                 self.inner.push(push).await?;
+            }
+            // The sound store knows priorities; the suite's are small.
+            Bug::LastPushedFirst => {
+                for item in &mut twisted.items {
+                    item.priority = item.priority.saturating_mul(1_000_000).saturating_add(self.count());
+                }
             }
             Bug::IgnoresGroups => twisted.items.iter_mut().for_each(|item| item.group = None),
             Bug::IgnoresCapacity => twisted.capacity = None,
@@ -94,6 +105,7 @@ impl Jobs for Broken {
                 (Bug::AcksWithoutToken, Word::Ack) | (Bug::NacksWithoutToken, Word::Nack { .. }) => {
                     said.token = last
                 }
+                (Bug::ExtendsWithoutToken, Word::Extend(_)) => said.token = last,
                 (Bug::IgnoresVisibility, Word::Extend(visibility)) => *visibility = Duration::from_millis(1),
                 (Bug::NeverBuries, Word::Nack { max_attempts, .. }) => *max_attempts = None,
                 _ => {}

@@ -84,6 +84,8 @@ stores! {
     half_a_transaction: DoesHalf, "config::several_writes_are_one", "values";
     commits_twice: CommitsTwice, "config::random_work_under_faults", "register";
     watch_misses_the_last_write: MissesTheLastWrite, "config::the_last_state_is_not_missed_without_hints", "progress";
+    hides_the_gap_from_the_cut_off: HidesTheGap, "config::a_gap_is_announced", "progress";
+    fence_raises_no_mark: FenceDoesNothing, "fenced::a_fence_precedes_the_first_write", "values";
     hides_the_gap: HidesTheGap, "config::nothing_is_missed_after_a_long_absence", "progress";
     loses_pushes: LosesPushes, "queue::random_work", "deliveries";
     doubles_pushes: DoublesPushes, "queue::random_work", "deliveries";
@@ -95,7 +97,9 @@ stores! {
     ignores_visibility: IgnoresVisibility, "queue::random_work", "deliveries";
     never_buries: NeverBuries, "queue::a_dead_item_is_put_back", "jobs";
     receives_twice: ReceivesTwice, "queue::every_lost_message", "jobs";
+    last_pushed_first: LastPushedFirst, "queue::random_work", "deliveries";
     acks_without_token: AcksWithoutToken, "queue::late_words_are_refused", "jobs";
+    extends_without_token: ExtendsWithoutToken, "queue::a_late_extension_prolongs_nothing", "progress";
     nacks_without_token: NacksWithoutToken, "queue::late_words_are_refused", "jobs";
 }
 
