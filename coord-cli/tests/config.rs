@@ -51,6 +51,9 @@ fn a_value_comes_from_a_file_or_standard_input_and_may_be_binary() {
     let got = store.json(&["config", "get", "b", "--json"]).remove(0);
     assert_eq!(got["value"], Value::Null);
     assert_eq!(got["value_bytes"].as_array().unwrap().len(), bytes.len());
+    version(&store.run(&["write", "c", "--token", "3", "--file", file.to_str().unwrap()]));
+    let read = store.coord(&["read", "c"]).output().unwrap();
+    assert_eq!((read.status.code(), read.stdout), (Some(0), bytes));
     version(&store.run(&["config", "put", "empty"]));
     let empty = store.run(&["config", "get", "empty"]);
     assert_eq!((empty.status, empty.stdout.as_str()), (0, ""), "an empty value is one");

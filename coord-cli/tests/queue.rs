@@ -39,6 +39,8 @@ fn items_are_popped_in_their_order() {
     push(&store, &["q", "later", "--delay", "1h"]);
     let elsewhere = store.run(&["queue", "pop", "q", "--no-wait", "--namespace", "other"]);
     assert_eq!(elsewhere.status, 75, "{elsewhere:?}");
+    let late = store.run(&["queue", "pop", "empty", "--wait", "100ms"]);
+    assert_eq!((late.status, late.stdout.as_str()), (75, ""), "{late:?}");
     let text = store.run(&["queue", "stat", "q"]).stdout;
     assert_eq!(text, "q  4 ready  1 delayed  0 in flight  0 dead\n");
     assert_eq!(pop(&store).stdout, "urgent", "every byte and no more");
