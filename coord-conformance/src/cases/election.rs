@@ -10,6 +10,7 @@ use std::{
 };
 
 use coord_core::{Election, ElectionExt, ErrorKind, Inspect, limits, spi::Kind};
+use tokio::sync::Notify;
 
 use super::cases;
 use crate::{Ctx, Failure, Verdict, ensure, refused, watching::leader};
@@ -385,19 +386,22 @@ async fn a_dropped_run_resigns(ctx: Ctx) -> Verdict {
         }
     }
     let ([one, two], name, options) = (ctx.clients().await?, ctx.fresh_name(), ctx.campaign_options());
-    let dropped = Arc::new(AtomicBool::new(false));
-    let (canary, its_name, its_options) = (dropped.clone(), name.clone(), options.clone());
+    let (dropped, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+    let (canary, begins, its_name, its_options) =
+        (dropped.clone(), begun.clone(), name.clone(), options.clone());
     let running = tokio::spawn(async move {
         let on_elected = |_| {
-            let canary = Dropped(canary.clone());
+            let (canary, begins) = (Dropped(canary.clone()), begins.clone());
             async move {
                 let _canary = canary;
+                begins.notify_one();
                 std::future::pending::<ControlFlow<()>>().await
             }
         };
         one.run(&its_name, &its_options, on_elected, |_| {}).await
     });
-    ctx.until_line(Kind::Election, &name, |leading, _| leading == 1).await?;
+    // Others may see it lead before it knows, and then there is no work to drop.
+    ctx.soon("the work", begun.notified()).await?;
     running.abort();
     ctx.soon("the next election", two.campaign(&name, &options)).await??.resign().await?;
     ensure!(dropped.load(Ordering::SeqCst), "the work goes on without the leadership");
