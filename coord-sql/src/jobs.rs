@@ -185,9 +185,7 @@ impl Jobs for Store {
         let mut session = self.write(Purpose::Tokens).await?;
         let now = session.now();
         let capacity = push.capacity.map(|capacity| i64::try_from(capacity).unwrap_or(i64::MAX));
-        // Without a bound nothing is counted.
-        let arguments =
-            [queue.as_str().into(), asked.as_str().into(), now.into(), capacity.unwrap_or(0).into()];
+        let arguments = [queue.as_str().into(), asked.as_str().into(), now.into()];
         let answers = session.run(self.statements().jobs.known, &arguments).await?;
         let (mut known, mut there) = (HashSet::new(), 0);
         for row in rows(&answers, 0) {

@@ -41,11 +41,15 @@
 //! taken a second. While the file lives, the wall clock does not matter.
 //!
 //! Values, and items of queues, are on the disk before a write, a push, a delivery or an acknowledgement is answered. A restart of
-//! the host gives every item in flight back, with its attempts. Versions of values go on growing as tokens do.
+//! the host gives every item in flight back, with its attempts. Versions of values go on growing as tokens do. A watch that
+//! lives on while another file is put in the place of this one, also an older copy, is told of a gap and reads everything anew.
 //!
 //! # What is forgotten
-//! The file remembers the last 1,000 changes of values: a history ends there, and a watch that was away for longer is told
-//! of a gap. A transaction is remembered for two minutes, and an item that was acknowledged or dropped for ten.
+//! The file remembers the last 1,000 changes of values, or fewer where their keys, authors and values come to more than
+//! 16 MiB: a history ends there, and a watch that was away for longer is told of a gap. A transaction is remembered for two
+//! minutes, and an item that was acknowledged or dropped for ten. Later operations of the same kind remove what is forgotten
+//! and use its space again, so the file grows only with what is in it. Items that were given up stay until they are put back
+//! or dropped.
 //!
 //! # Names leave nothing behind
 //! A claim is one row, and a name has no row of its own. When its last claim leaves, nothing remains of a name; the counter
@@ -72,7 +76,8 @@
 //!
 //! # Waiting
 //! A process that waits sleeps on its named pipe and uses no processor time. Who changes a line writes a hint to the pipes of
-//! those claims that became eligible, and of the clients that watch that line, after the commit; nobody else wakes. Hints
+//! those claims that became eligible, and of the clients that watch that line, after the commit; nobody else wakes. A
+//! push, and whatever makes room, wakes every client that waits at that queue, consumers and producers. Hints
 //! may be lost: every wait also looks again by itself when a lease ahead of it ends. Where the file system has no named
 //! pipes, waits look again every 25 to 50 ms instead.
 //!

@@ -30,6 +30,9 @@ use crate::{
 /// How many changes are remembered.
 const LOG: i64 = 1_000;
 
+/// How many bytes of keys, authors and values these may have together.
+const LOG_BYTES: i64 = 16 << 20;
+
 /// How long transactions are remembered.
 const MEMORY: Duration = Duration::from_secs(120);
 
@@ -184,6 +187,7 @@ impl Values for Store {
             id.into(),
             (start(now) + ttl_ms(MEMORY)).into(),
             prefixes.as_str().into(),
+            LOG_BYTES.into(),
         ];
         let answers = session.finish(statements.commit, &arguments).await?;
         let revision = row(&answers, 9).ok_or_else(no_counters).and_then(|row| row.number(0));

@@ -4,14 +4,17 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Place, hint, quiet};
+use common::{
+    Place, hint, quiet,
+    words::{key, put},
+};
 use coord_core::{
     FencingToken, Name, Namespace,
     memory::Store as Memory,
     spi::{
         Claims,
         values::{
-            Change, Changes, Committed, Condition, KeyId, Prefix, Stored, Transaction, Values, Write, WriteId,
+            Change, Changes, Committed, Condition, Prefix, Stored, Transaction, Values, Write, WriteId,
         },
     },
 };
@@ -19,26 +22,8 @@ use coord_sql::Sqlite;
 use fastrand::Rng;
 use futures_util::FutureExt;
 
-fn key(text: &str) -> KeyId {
-    KeyId { namespace: Namespace::default(), key: Name::new(text).unwrap() }
-}
-
 fn prefix(text: &str) -> Prefix {
     Prefix { namespace: Namespace::default(), text: text.into() }
-}
-
-fn transaction(writes: Vec<(&str, Condition, Change)>) -> Transaction {
-    let write = |(key, condition, change)| Write { key: Name::new(key).unwrap(), condition, change };
-    Transaction {
-        id: WriteId::random(),
-        by: "tester".into(),
-        namespace: Namespace::default(),
-        writes: writes.into_iter().map(write).collect(),
-    }
-}
-
-fn put(key: &str, value: &[u8]) -> Transaction {
-    transaction(vec![(key, Condition::Any, Change::Put(value.to_vec()))])
 }
 
 type Shape = (Name, Option<Vec<u8>>, Option<FencingToken>, String);

@@ -113,7 +113,7 @@ pub(crate) struct Statements {
 /// hexadecimal.
 #[derive(Debug)]
 pub(crate) struct JobStatements {
-    /// `queue, ids, now, capacity` → those ids that are known, null; null, how many items there are, up to the capacity.
+    /// `queue, ids, now` → those ids that are known, null; null, how many items there are.
     pub(crate) known: &'static str,
     /// `queue, now`, a list of `[id, priority, group, ready, due, payload]`, `wall` → –, –, watchers.
     pub(crate) push: &'static str,
@@ -145,7 +145,7 @@ pub(crate) struct ValueStatements {
     /// a value, of every key that is there.
     pub(crate) look: &'static str,
     /// A JSON list of `[key, only fenced, value in hexadecimal, token]`, `floor, at, author, log, now, id, until`, a JSON
-    /// list of watches → ten statements, the last with the revision; client and watch of whom to wake. Writes.
+    /// list of watches, `log in bytes` → ten statements, the last with the revision; client and watch of whom to wake. Writes.
     pub(crate) commit: &'static str,
     /// `key` → the revision beside the entry, or alone. Reads only.
     pub(crate) get: &'static str,

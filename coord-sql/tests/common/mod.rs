@@ -1,6 +1,10 @@
 //! What the tests of the store share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod helper;
+pub(crate) mod probe;
+pub(crate) mod words;
+
 use std::{sync::Arc, time::Duration};
 
 use coord_core::{
@@ -16,6 +20,12 @@ pub(crate) struct Place(pub(crate) TempDir);
 impl Place {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
+    }
+
+    /// A folder whose files need no disk, if the system has such a one. For what is bounded in time: a disk that is busy
+    /// with the writes of others neither breaks such a bound, nor hides behind its own slowness what we take.
+    pub(crate) fn in_memory() -> Self {
+        Self(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
     }
 
     pub(crate) fn file(&self) -> std::path::PathBuf {

@@ -43,7 +43,7 @@ pub(super) const JOBS: JobStatements = JobStatements {
             OR EXISTS (SELECT 1 FROM coord_gone_items AS item \
                        WHERE item.queue = $1 AND item.id = asked.id AND item.until > $3) \
          UNION ALL \
-         SELECT NULL, (SELECT count(*) FROM (SELECT 1 FROM coord_items WHERE queue = $1 LIMIT $4))",
+         SELECT NULL, coalesce((SELECT items FROM coord_queues WHERE queue = $1), 0)",
     push: script!(
         "INSERT INTO coord_items (queue, id, priority, family, ripe, ready_at, due_at, pushed_at, payload) \
          SELECT $1, unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3 <= $2, value ->> 3, value ->> 4, $4, \
@@ -92,17 +92,20 @@ pub(super) const JOBS: JobStatements = JobStatements {
          FROM asked CROSS JOIN coord_dead_items AS item ON item.queue = $1 AND item.id = asked.id",
     ),
     settle: script!(
-        "UPDATE coord_items SET expires_at = said.expires_at \
-         FROM (SELECT unhex(value ->> 0) AS item, value ->> 1 AS expires_at FROM json_each($3)) AS said \
-         WHERE queue = $1 AND id = said.item",
-        "UPDATE coord_items SET token = NULL, receive = NULL, owner = NULL, expires_at = NULL, \
+        // The places of what is spoken of are looked up first, one by one; joined by ids, SQLite walks the whole queue.
+        "WITH said AS MATERIALIZED ( \
+           SELECT item.place AS at, value ->> 1 AS expires_at \
+           FROM json_each($3) CROSS JOIN coord_items AS item ON item.queue = $1 AND item.id = unhex(value ->> 0)) \
+         UPDATE coord_items SET expires_at = said.expires_at FROM said WHERE place = said.at",
+        "WITH said AS MATERIALIZED ( \
+           SELECT item.place AS at, value ->> 1 AS attempts, value ->> 2 AS returned, value ->> 3 AS ready_at, \
+                  value ->> 4 AS due_at \
+           FROM json_each($4) CROSS JOIN coord_items AS item ON item.queue = $1 AND item.id = unhex(value ->> 0)) \
+         UPDATE coord_items SET token = NULL, receive = NULL, owner = NULL, expires_at = NULL, \
            attempts = said.attempts, returned = said.returned, ready_at = coalesce(said.ready_at, coord_items.ready_at), \
            due_at = coalesce(said.due_at, coord_items.due_at), \
            ripe = coalesce(said.ready_at, coord_items.ready_at) <= $2 \
-         FROM (SELECT unhex(value ->> 0) AS item, value ->> 1 AS attempts, value ->> 2 AS returned, \
-                      value ->> 3 AS ready_at, value ->> 4 AS due_at \
-               FROM json_each($4)) AS said \
-         WHERE queue = $1 AND id = said.item",
+         FROM said WHERE place = said.at",
         "INSERT INTO coord_gone_items (queue, id, token, until) \
          SELECT $1, unhex(value ->> 0), value ->> 1, $6 FROM json_each($5) WHERE true \
          ON CONFLICT (queue, id) DO UPDATE SET token = excluded.token, until = excluded.until",
@@ -140,7 +143,7 @@ pub(super) const JOBS: JobStatements = JobStatements {
         forget!(),
         "COMMIT",
     ),
-    stats: "SELECT (SELECT count(*) FROM coord_items WHERE queue = $1), \
+    stats: "SELECT coalesce((SELECT items FROM coord_queues WHERE queue = $1), 0), \
                 (SELECT count(*) FROM coord_items WHERE queue = $1 AND ripe = 0 AND ready_at > $2), \
                 (SELECT count(*) FROM coord_items \
                  WHERE queue = $1 AND expires_at IS NOT NULL AND expires_at > $2), \

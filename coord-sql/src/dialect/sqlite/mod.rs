@@ -12,7 +12,7 @@ mod values;
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -46,6 +46,8 @@ pub(crate) struct SqliteFile {
     writer: Arc<Mutex<Option<Opened>>>,
     reader: Arc<Mutex<Option<Opened>>>,
     generation: AtomicU64,
+    /// The file that we wrote last.
+    written: std::sync::Mutex<Option<FileId>>,
     closed: AtomicBool,
 }
 
@@ -66,6 +68,7 @@ impl SqliteFile {
             writer: Arc::default(),
             reader: Arc::default(),
             generation: AtomicU64::new(0),
+            written: std::sync::Mutex::default(),
             closed: AtomicBool::new(false),
         };
         let deadline = Clock::System.now().after(DEADLINE);
@@ -120,9 +123,12 @@ impl SqliteFile {
                 if let Err(error) = open::prepare(&self.path, &mut opened.connection, &self.host).await? {
                     return Ok(Err(error));
                 }
+                let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
                 if anew {
-                    open::lift_revision(&mut opened.connection).await?;
+                    let another = opened.file.is_none() || opened.file != written;
+                    open::lift_revision(&mut opened.connection, another).await?;
                 }
+                *self.written.lock().unwrap_or_else(PoisonError::into_inner) = opened.file;
                 Ok::<_, sqlx::Error>(Ok(opened))
             };
             let Ok(attempt) = tokio::time::timeout(left(deadline), attempt).await else {

@@ -1,6 +1,10 @@
 //! Opening the file: checks, connection, schema, and claims of an earlier boot.
 
-use std::{os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use coord_core::{Error, ErrorKind, Result, clock::Clock, limits};
 use sqlx::{
@@ -38,13 +42,15 @@ pub(super) enum Role {
 pub(super) struct FileId {
     device: u64,
     inode: u64,
+    /// The number of a deleted file is given to another one.
+    born: Option<SystemTime>,
 }
 
 impl FileId {
     /// The file that is at this path now, if there is one.
     pub(super) fn at(path: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok()?;
-        Some(Self { device: metadata.dev(), inode: metadata.ino() })
+        Some(Self { device: metadata.dev(), inode: metadata.ino(), born: metadata.created().ok() })
     }
 }
 
@@ -189,12 +195,17 @@ pub(super) async fn prepare(
 
 /// Lifts the revision above all that a client can have seen in a file that was at this path before, so that its watchers
 /// do not take the state of this one for an older one. Revisions grow more slowly than the wall clock's microseconds.
-pub(super) async fn lift_revision(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE coord_counters SET revision = max(revision + 1, $1) WHERE shard = 0")
-        .bind(wall_micros())
-        .execute(connection)
-        .await
-        .map(|_| ())
+///
+/// If this is `another` file, perhaps an older copy, its log of values does not tell what was undone: whoever watches
+/// reads anew.
+pub(super) async fn lift_revision(
+    connection: &mut SqliteConnection,
+    another: bool,
+) -> Result<(), sqlx::Error> {
+    let statement = "UPDATE coord_counters SET revision = max(revision + 1, $1), \
+                       forgotten = CASE WHEN $2 THEN max(revision + 1, $1) ELSE forgotten END \
+                     WHERE shard = 0";
+    sqlx::query(statement).bind(wall_micros()).bind(another).execute(connection).await.map(|_| ())
 }
 
 /// Brings the schema up to date, in one transaction. The migrator's own `run` would begin in a way that fails when two

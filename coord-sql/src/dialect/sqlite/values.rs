@@ -9,6 +9,44 @@ macro_rules! entry {
     };
 }
 
+/// What an entry counts in the log.
+macro_rules! size {
+    ($entry:literal) => {
+        concat!(
+            "(octet_length(",
+            $entry,
+            ".key) + octet_length(",
+            $entry,
+            ".author) + coalesce(octet_length(",
+            $entry,
+            ".value), 0))"
+        )
+    };
+}
+
+/// How many bytes ever went through the log.
+macro_rules! through {
+    () => {
+        concat!(
+            "coalesce((SELECT ahead + ",
+            size!("log"),
+            " FROM coord_value_log AS log ORDER BY place DESC LIMIT 1), 0)"
+        )
+    };
+}
+
+/// `$5` how many changes, `$10` how many bytes the log keeps. The place of the last change that is beyond one of them.
+macro_rules! beyond {
+    () => {
+        concat!(
+            "(SELECT max((SELECT max(place) FROM coord_value_log) - $5, \
+                         coalesce((SELECT place FROM coord_value_log WHERE ahead < ",
+            through!(),
+            " - $10 ORDER BY ahead DESC LIMIT 1), 0)))"
+        )
+    };
+}
+
 pub(super) const VALUES: ValueStatements = ValueStatements {
     look: script!(
         "SELECT revision FROM coord_writes WHERE id = $1",
@@ -27,17 +65,29 @@ pub(super) const VALUES: ValueStatements = ValueStatements {
          SELECT value ->> 0, (SELECT revision FROM coord_counters WHERE shard = 0), value ->> 3, $3, $4, NULL \
          FROM json_each($1) WHERE value ->> 1 \
          ON CONFLICT (key) DO UPDATE SET mark = excluded.mark",
-        "INSERT INTO coord_value_log (key, version, mark, at, author, value) \
-         SELECT entry.key, entry.version, entry.mark, entry.at, entry.author, entry.value \
-         FROM json_each($1) AS write JOIN coord_values AS entry ON entry.key = write.value ->> 0 \
-         WHERE NOT write.value ->> 1 ORDER BY write.key",
+        concat!(
+            "INSERT INTO coord_value_log (key, version, mark, at, author, value, ahead) \
+             SELECT entry.key, entry.version, entry.mark, entry.at, entry.author, entry.value, ",
+            through!(),
+            " + sum(",
+            size!("entry"),
+            ") OVER (ORDER BY write.key) - ",
+            size!("entry"),
+            " FROM json_each($1) AS write JOIN coord_values AS entry ON entry.key = write.value ->> 0 \
+             WHERE NOT write.value ->> 1 ORDER BY write.key"
+        ),
         "DELETE FROM coord_values WHERE value IS NULL AND mark IS NULL \
            AND key IN (SELECT value ->> 0 FROM json_each($1))",
-        "UPDATE coord_counters SET forgotten = max(forgotten, coalesce(( \
-           SELECT max(version) FROM coord_value_log \
-           WHERE place <= (SELECT max(place) FROM coord_value_log) - $5), 0)) WHERE shard = 0",
-        "DELETE FROM coord_value_log WHERE place <= (SELECT max(place) FROM coord_value_log) - $5",
-        "DELETE FROM coord_writes WHERE until <= $6",
+        concat!(
+            "UPDATE coord_counters SET forgotten = max(forgotten, coalesce(( \
+               SELECT max(version) FROM coord_value_log WHERE place <= ",
+            beyond!(),
+            "), 0)) WHERE shard = 0"
+        ),
+        concat!("DELETE FROM coord_value_log WHERE place <= ", beyond!()),
+        // More than one transaction adds, and not so many that one takes long.
+        "DELETE FROM coord_writes WHERE id IN ( \
+           SELECT id FROM coord_writes WHERE until <= $6 ORDER BY until LIMIT 100)",
         "INSERT INTO coord_writes (id, revision, until) \
          SELECT $7, revision, $8 FROM coord_counters WHERE shard = 0",
         "SELECT revision FROM coord_counters WHERE shard = 0",
