@@ -21,20 +21,42 @@ use crate::error::from_sqlx;
 /// use coord_sql::{ErrorKind, prelude::*};
 /// use sqlx::{Connection, SqliteConnection};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut connection = SqliteConnection::connect("sqlite::memory:").await?;
-/// sqlx::query("CREATE TABLE accounts (name TEXT PRIMARY KEY, balance INTEGER)").execute(&mut connection).await?;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("coord.db");
+/// let mut bank = SqliteConnection::connect("sqlite::memory:").await?;
+/// sqlx::query("CREATE TABLE accounts (name TEXT PRIMARY KEY, balance INTEGER)").execute(&mut bank).await?;
+/// sqlx::query("INSERT INTO accounts VALUES ('7', 100)").execute(&mut bank).await?;
 ///
-/// let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-/// coord_sql::fence(&mut *transaction, "account 7", FencingToken::new(34)?).await?;
-/// sqlx::query("INSERT INTO accounts VALUES ('7', 100)").execute(&mut *transaction).await?;
-/// transaction.commit().await?;
+/// let coordinator = coord_sql::connect(&path).await?;
+/// let account = Name::new("account 7")?;
+/// let guard = coordinator.acquire(&account, &LockOptions::default()).await?;
+/// let token = guard.token();
 ///
-/// let mut late = connection.begin_with("BEGIN IMMEDIATE").await?;
-/// let error = coord_sql::fence(&mut *late, "account 7", FencingToken::new(33)?).await.unwrap_err();
+/// let mut tx = bank.begin_with("BEGIN IMMEDIATE").await?;
+/// coord_sql::fence(&mut tx, "account 7", token).await?;
+/// sqlx::query("UPDATE accounts SET balance = balance + 10 WHERE name = '7'").execute(&mut *tx).await?;
+/// tx.commit().await?;
+///
+/// // Another one gets the lock, however this came about, and uses the account.
+/// guard.release().await?;
+/// let guard = coordinator.acquire(&account, &LockOptions::default()).await?;
+/// let mut tx = bank.begin_with("BEGIN IMMEDIATE").await?;
+/// coord_sql::fence(&mut tx, "account 7", guard.token()).await?;
+/// let balance: i64 =
+///     sqlx::query_scalar("SELECT balance FROM accounts WHERE name = '7'").fetch_one(&mut *tx).await?;
+/// assert_eq!(balance, 110);
+/// tx.commit().await?;
+///
+/// // From then on the first one is late.
+/// let mut tx = bank.begin_with("BEGIN IMMEDIATE").await?;
+/// let error = coord_sql::fence(&mut tx, "account 7", token).await.unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::Fenced);
-/// late.rollback().await?;
+/// tx.rollback().await?;
 /// # Ok(()) }
 /// ```
+///
+/// Who reads in one transaction and writes in a later one calls it in both: a mark that is raised before the first read
+/// keeps out what a late writer would put between the two.
 ///
 /// # Cancel safety
 /// Dropped halfway, the mark may or may not be raised in the transaction, which is to be rolled back then.

@@ -2,44 +2,26 @@
 
 mod common;
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
-use common::{Place, claim, granted, line, waiting};
-use coord_core::spi::{Claim, ClaimId, Claims, Renewal};
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use common::{
+    LONG, Place, claim, granted, line,
+    probe::{Probe, transactions},
+    waiting,
+    words::{item, key, push, put, queue, receive, say, transaction},
+};
+use coord_core::{
+    FencingToken,
+    spi::{
+        Claim, ClaimId, Claims, Renewal,
+        jobs::{Jobs, Push, Pushed, Settled, Word},
+        values::{Change, Committed, Condition, Values},
+    },
+};
+use coord_sql::fence;
+use sqlx::Connection;
 
 const SHORT: Duration = Duration::from_millis(150);
-
-/// A look into the file from outside.
-struct Probe(SqliteConnection);
-
-impl Probe {
-    async fn of(path: &Path) -> Self {
-        Self(SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await.unwrap())
-    }
-
-    async fn number(&mut self, statement: &'static str) -> i64 {
-        sqlx::query_scalar(statement).fetch_one(&mut self.0).await.unwrap()
-    }
-
-    /// Empties the write-ahead log.
-    async fn empty_log(&mut self) {
-        assert_eq!(self.number("PRAGMA wal_checkpoint(TRUNCATE)").await, 0, "busy");
-    }
-}
-
-/// How many transactions wrote to the log since it was emptied: a frame that ends one holds the size of the database.
-/// The format is part of SQLite's file format (https://www.sqlite.org/walformat.html).
-fn transactions(place: &Place) -> usize {
-    let log = std::fs::read(place.0.path().join("coord.db-wal")).unwrap();
-    if log.is_empty() {
-        return 0;
-    }
-    let number = |at: usize| u32::from_be_bytes(log[at..at + 4].try_into().unwrap());
-    let (page, salts) = (number(8) as usize, &log[16..24]);
-    let frames = (32..log.len()).step_by(24 + page).take_while(|at| &log[at + 8..at + 16] == salts);
-    frames.filter(|at| number(at + 4) != 0).count()
-}
 
 #[tokio::test]
 async fn each_operation_is_one_transaction() {
@@ -69,6 +51,115 @@ async fn each_operation_is_one_transaction() {
     store.claim(&Claim { wait: false, ..claim(&line) }).await.unwrap();
     store.withdraw(&line, ClaimId::random()).await.unwrap();
     assert_eq!(transactions(&place), 0, "nothing changed");
+}
+
+#[tokio::test]
+async fn each_operation_of_a_queue_is_one_transaction() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut probe = Probe::of(&place.file()).await;
+    let queue = queue("cost");
+    for count in [1, 100] {
+        let nack = Word::Nack { delay: Duration::ZERO, max_attempts: None };
+        let deadly = Word::Nack { delay: Duration::ZERO, max_attempts: Some(1) };
+        let pushed = Push { capacity: Some(1_000), ..push(&queue, (0..count).map(|_| item(b"x")).collect()) };
+        probe.empty_log().await;
+        assert_eq!(store.push(&pushed).await.unwrap(), Pushed::Done { new: count });
+        assert_eq!(transactions(&place), 1, "a push of {count}");
+        for (word, what) in [
+            (Word::Return, "returning"),
+            (nack, "a nack of"),
+            (Word::Extend(LONG * 2), "extending"),
+            (Word::Ack, "an ack of"),
+        ] {
+            let held = store.receive(&receive(&queue, 100)).await.unwrap().deliveries;
+            // What is extended is still in hand and has to be given back for the next word.
+            let said: Vec<_> = held.iter().map(|delivered| say(delivered, word.clone())).collect();
+            probe.empty_log().await;
+            let settled = store.settle(&queue, &said).await.unwrap();
+            assert_eq!(transactions(&place), 1, "{what} {count}");
+            assert_eq!(settled, vec![Settled::Done; held.len()]);
+            assert_eq!(held.len() as u64, count, "{what}");
+            if matches!(word, Word::Extend(_)) {
+                let back: Vec<_> = held.iter().map(|delivered| say(delivered, Word::Return)).collect();
+                store.settle(&queue, &back).await.unwrap();
+            }
+        }
+        store.push(&push(&queue, (0..count).map(|_| item(b"x")).collect())).await.unwrap();
+        probe.empty_log().await;
+        let held = store.receive(&receive(&queue, 100)).await.unwrap().deliveries;
+        assert_eq!((transactions(&place), held.len() as u64), (1, count), "a receive of {count}");
+        let said: Vec<_> = held.iter().map(|delivered| say(delivered, deadly.clone())).collect();
+        probe.empty_log().await;
+        store.settle(&queue, &said).await.unwrap();
+        assert_eq!(transactions(&place), 1, "burying {count}");
+        let dead: Vec<_> = held.iter().map(|delivered| delivered.id).collect();
+        probe.empty_log().await;
+        assert_eq!(store.requeue(&queue, &dead).await.unwrap(), count);
+        assert_eq!(transactions(&place), 1, "putting {count} back");
+        probe.empty_log().await;
+        assert_eq!(store.purge(&queue).await.unwrap(), count);
+        assert_eq!(transactions(&place), 1, "a purge of {count}");
+    }
+    probe.empty_log().await;
+    assert!(store.receive(&receive(&queue, 1)).await.unwrap().deliveries.is_empty());
+    store.stats(&queue).await.unwrap();
+    store.dead(&queue, None, 10).await.unwrap();
+    assert_eq!(transactions(&place), 0, "nothing changed");
+}
+
+#[tokio::test]
+async fn each_operation_on_values_is_one_transaction() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut probe = Probe::of(&place.file()).await;
+    let names: Vec<_> = (0..100).map(|number| format!("key {number}")).collect();
+    let all = |change: &Change| {
+        transaction(names.iter().map(|name| (name.as_str(), Condition::Any, change.clone())).collect())
+    };
+    let token = Condition::Token(FencingToken::new(7).unwrap());
+    for (what, written) in [
+        ("a put", put("a", b"1")),
+        ("a delete", transaction(vec![("a", Condition::Any, Change::Delete)])),
+        ("a put if absent", transaction(vec![("a", Condition::Absent, Change::Put(vec![2]))])),
+        ("raising a mark", transaction(vec![("f", token, Change::Fence)])),
+        ("a fenced put", transaction(vec![("f", token, Change::Put(vec![1]))])),
+        ("a hundred puts", all(&Change::Put(vec![1]))),
+        ("a hundred deletes", all(&Change::Delete)),
+    ] {
+        probe.empty_log().await;
+        let done = store.commit(&written).await.unwrap();
+        assert!(matches!(done, Committed::Done { .. }), "{what}: {done:?}");
+        assert_eq!(transactions(&place), 1, "{what}");
+    }
+    probe.empty_log().await;
+    let refused = store.commit(&transaction(vec![("a", Condition::Absent, Change::Delete)])).await.unwrap();
+    assert!(matches!(refused, Committed::Refused { at: 0, .. }), "{refused:?}");
+    let (_, revision) = Values::get(&*store, &key("a")).await.unwrap();
+    store.history(&key("a"), 10).await.unwrap();
+    let prefix = coord_core::spi::values::Prefix { namespace: key("a").namespace, text: String::new() };
+    store.list(&prefix, None, 100).await.unwrap();
+    store.changes(&prefix, revision).await.unwrap();
+    assert_eq!(transactions(&place), 0, "nothing changed");
+}
+
+#[tokio::test]
+async fn a_fence_joins_the_transaction_of_its_caller() {
+    let place = Place::new();
+    let _store = place.open().await;
+    let mut probe = Probe::of(&place.file()).await;
+    probe.change("CREATE TABLE accounts (name TEXT PRIMARY KEY, balance INTEGER)").await;
+    for number in 1..4 {
+        probe.empty_log().await;
+        let mut transaction = probe.0.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        fence(&mut transaction, "account 7", FencingToken::new(number).unwrap()).await.unwrap();
+        sqlx::query("INSERT INTO accounts VALUES ('7', 1) ON CONFLICT DO UPDATE SET balance = balance + 1")
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(transactions(&place), 1);
+    }
 }
 
 #[tokio::test]

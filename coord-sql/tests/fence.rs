@@ -1,12 +1,18 @@
-//! The fence in the user's own transaction: two writers, one of them stale.
+//! The fence in the user's own transaction: two writers, one of them stale. The writers of other processes are this test
+//! program, run again as a helper.
 
 mod common;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use common::{Place, claim, granted, line};
-use coord_core::{ErrorKind, FencingToken, Result, spi::Claims};
+use common::{
+    Place, claim, granted,
+    helper::{Helper, listen, say},
+    line,
+};
+use coord_core::{ErrorKind, FencingToken, Lock, LockOptions, Name, Result, spi::Claims};
 use coord_sql::fence;
+use rustix::process::Signal;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 async fn open(path: &Path) -> SqliteConnection {
@@ -62,4 +68,87 @@ async fn a_transaction_that_is_undone_raises_no_mark_and_resources_are_apart() {
     fence(&mut connection, "a", token(5)).await.unwrap();
     fence(&mut connection, "b", token(1)).await.unwrap();
     assert_eq!(fence(&mut connection, "a", token(4)).await.unwrap_err().kind(), ErrorKind::Fenced);
+}
+
+/// One step of a writer: a transaction of its own, with the fence first or without it.
+async fn step(
+    database: &mut SqliteConnection,
+    token: FencingToken,
+    fenced: bool,
+    statement: &'static str,
+    balance: i64,
+) -> Result<Option<i64>> {
+    let mut transaction = database.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    if fenced {
+        fence(&mut transaction, "account 7", token).await?;
+    }
+    let found = sqlx::query_scalar(statement).bind(balance).fetch_optional(&mut *transaction).await.unwrap();
+    transaction.commit().await.unwrap();
+    Ok(found)
+}
+
+/// Takes the lock, reads the balance, thinks, and writes what it thought of, whatever happened meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the helper process of the other tests"]
+async fn helper_process() {
+    let Ok(role) = std::env::var("COORD_TEST_ROLE") else { return };
+    let fenced = role == "fenced";
+    let file = std::env::var("COORD_TEST_FILE").unwrap();
+    let mut database = open(&Path::new(&file).with_file_name("user.db")).await;
+    let coordinator = coord_sql::connect(file).await.unwrap();
+    let options = LockOptions::default().with_ttl(Duration::from_secs(1));
+    let guard = coordinator.acquire(&Name::new("account 7").unwrap(), &options).await.unwrap();
+    let read = "SELECT balance + 0 * $1 FROM accounts WHERE name = '7'";
+    let balance = step(&mut database, guard.token(), fenced, read, 0).await.unwrap().unwrap();
+    say(format!("{} {balance}", guard.token()));
+    // Beside it the lease is renewed, for as long as the process runs.
+    let amount: i64 = tokio::task::spawn_blocking(listen).await.unwrap().parse().unwrap();
+    let write = "UPDATE accounts SET balance = $1 WHERE name = '7' RETURNING balance";
+    match step(&mut database, guard.token(), fenced, write, balance + amount).await {
+        Ok(_) => say("written"),
+        Err(error) => say(format!("{:?}: {error}", error.kind())),
+    }
+}
+
+/// One writer is stopped for longer than its lease, while another one deposits 1, and then deposits 10. What it says to
+/// that, with both tokens; and the balance, which was 100.
+async fn paused(role: &str) -> (String, [String; 2], i64) {
+    let place = Place::new();
+    let mut database = open(&place.0.path().join("user.db")).await;
+    sqlx::query("INSERT INTO accounts VALUES ('7', 100)").execute(&mut database).await.unwrap();
+    let read = |helper: &mut Helper| {
+        let heard = helper.hear();
+        let (token, balance) = heard.split_once(' ').unwrap();
+        assert_eq!(balance, "100");
+        token.to_owned()
+    };
+    let mut stale = Helper::start(role, &place.file());
+    let first = read(&mut stale);
+    stale.signal(Signal::STOP);
+    // It is granted only when the lease of the first one has ended.
+    let mut live = Helper::start(role, &place.file());
+    let second = read(&mut live);
+    live.tell("1");
+    assert_eq!(live.hear(), "written");
+    stale.signal(Signal::CONT);
+    stale.tell("10");
+    let said = stale.hear();
+    let balance = "SELECT balance FROM accounts WHERE name = '7'";
+    let balance = sqlx::query_scalar(balance).fetch_one(&mut database).await.unwrap();
+    (said, [first, second], balance)
+}
+
+#[tokio::test]
+async fn a_writer_that_was_stopped_past_its_lease_is_refused() {
+    let (said, [first, second], balance) = paused("fenced").await;
+    assert!(said.starts_with("Fenced: "), "{said}");
+    assert!(said.contains(&first) && said.contains(&second), "{first} and {second} are not both in: {said}");
+    assert_eq!(balance, 101, "the deposit of the live one is there, and no other");
+}
+
+#[tokio::test]
+async fn without_the_fence_an_update_is_lost() {
+    let (said, _, balance) = paused("unfenced").await;
+    assert_eq!(said, "written");
+    assert_eq!(balance, 110, "the deposit of the live one is gone");
 }
