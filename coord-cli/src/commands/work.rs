@@ -1,13 +1,15 @@
 //! `coord queue work`: runs a command for every item of a queue.
 
 use std::{
+    future::pending,
     io::{IsTerminal as _, Write as _, stderr},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
 use clap::Args;
-use coord_core::{Coordinator, ErrorKind, Name, Queue as _, QueueStats, ReceiveOptions};
+use coord_core::{Coordinator, Delivery, Error, ErrorKind, Name, Queue as _, QueueStats, ReceiveOptions};
 use nix::sys::signal::Signal;
 use tokio::{
     task::{JoinError, JoinSet},
@@ -114,6 +116,16 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long to stay away from a store that could not be reached.
 const RECOVERY: Duration = Duration::from_secs(1);
 
+type Receiving = Pin<Box<dyn Future<Output = Result<Vec<Delivery>, Error>>>>;
+
+/// What was received, once something is. Cancel safe.
+async fn outcome(receiving: &mut Option<Receiving>) -> Result<Vec<Delivery>, Error> {
+    match receiving {
+        Some(receiving) => receiving.await,
+        None => pending().await,
+    }
+}
+
 struct Worker {
     coordinator: Coordinator,
     queue: Name,
@@ -131,6 +143,8 @@ impl Worker {
     async fn run(&mut self, mut receive: ReceiveOptions, mut signals: Signals) -> Result<(), Failure> {
         let mut items = JoinSet::new();
         let mut nothing_came = false;
+        // Kept while other things happen: one that is dropped halfway gives back what it took.
+        let mut receiving = None;
         loop {
             self.tally.show(&self.queue, items.len(), self.is_stopping);
             if items.is_empty() && (self.is_stopping || nothing_came && self.is_empty().await) {
@@ -139,29 +153,41 @@ impl Worker {
             if self.until_empty {
                 receive.wait = Some(if nothing_came { LOOK } else { Duration::ZERO });
             }
-            let has_room = !self.is_stopping && items.len() < self.concurrency;
+            if self.is_stopping {
+                receiving = None;
+            } else if receiving.is_none() && items.len() < self.concurrency {
+                receiving = Some(self.receive(receive.clone()));
+            }
             tokio::select! {
                 biased;
                 caught = signals.next() => self.caught(caught),
                 Some(ended) = items.join_next(), if !items.is_empty() => self.ended(ended),
-                received = self.coordinator.receive(&self.queue, &receive), if has_room => match received {
-                    Ok(deliveries) => {
-                        nothing_came = false;
-                        for delivery in deliveries {
-                            items.spawn(self.job.clone().run(delivery));
+                received = outcome(&mut receiving) => {
+                    receiving = None;
+                    match received {
+                        Ok(deliveries) => {
+                            nothing_came = false;
+                            for delivery in deliveries {
+                                items.spawn(self.job.clone().run(delivery));
+                            }
                         }
+                        Err(error) if error.kind() == ErrorKind::NotGranted => nothing_came = true,
+                        Err(error) if error.is_retryable() => {
+                            self.tally.warn(&format!("asking again: {}", status::describe(&error)));
+                            sleep(RECOVERY).await;
+                        }
+                        Err(error) => self.fail(error.into()),
                     }
-                    Err(error) if error.kind() == ErrorKind::NotGranted => nothing_came = true,
-                    Err(error) if error.is_retryable() => {
-                        self.tally.warn(&format!("asking again: {}", status::describe(&error)));
-                        sleep(RECOVERY).await;
-                    }
-                    Err(error) => self.fail(error.into()),
-                },
+                }
             }
         }
         self.tally.end();
         self.failure.take().map_or(Ok(()), Err)
+    }
+
+    fn receive(&self, options: ReceiveOptions) -> Receiving {
+        let (coordinator, queue) = (self.coordinator.clone(), self.queue.clone());
+        Box::pin(async move { coordinator.receive(&queue, &options).await })
     }
 
     /// Whether the work is over. It is too if the store cannot be asked.
