@@ -11,7 +11,7 @@ use super::{
     queue::{nothing, now, one, patient, push},
     refusal,
 };
-use crate::{Ctx, Verdict, checkers::progress::within, working::text};
+use crate::{Ctx, Verdict, checkers::progress::within, faults::Operation, working::text};
 
 cases! { "queue":
     an_item_comes_back_when_its_lease_ends [Jobs],
@@ -20,6 +20,7 @@ cases! { "queue":
     a_lease_can_be_extended [Jobs],
     a_late_extension_prolongs_nothing [Jobs],
     a_lost_delivery_says_so_first [Jobs],
+    a_lease_counts_from_the_first_request [Jobs],
     an_item_given_back_waits [Jobs],
     a_dropped_delivery_goes_back [Jobs],
     a_dead_item_is_put_back [Jobs],
@@ -145,6 +146,27 @@ async fn a_lost_delivery_says_so_first(ctx: Ctx) -> Verdict {
     refusal(NAME, lost.run(std::future::pending::<()>()).await, ErrorKind::Lost)?;
     faults.heal();
     refusal(NAME, lost.ack().await, ErrorKind::Lost)?;
+    again.ack().await?;
+    Ok(())
+}
+
+/// The reply to a receive is lost, and the next requests too. The one that finds the item does not prolong its lease: when
+/// another consumer can have the item, the first one says that it is lost.
+async fn a_lease_counts_from_the_first_request(ctx: Ctx) -> Verdict {
+    let ((a, faults), b) = (faulty_client(&ctx).await?, ctx.client().await?);
+    let (queue, visibility) = (ctx.fresh_name(), ctx.short_ttl() * 2);
+    push(&b, &queue, vec![Item::new("x")]).await?;
+    faults.lose_reply(1, Some(Operation::Receive));
+    for nth in 2..=3 {
+        faults.lose_request(nth, Some(Operation::Receive));
+    }
+    let short = patient(&ctx).with_visibility(visibility).without_renewal();
+    let first = within(NEVER, "an item after lost messages", one(&a, &queue, &short)).await??;
+    faults.partition(true);
+    let again = within(NEVER, "a redelivery", one(&b, &queue, &patient(&ctx))).await??;
+    demand!(!first.is_held(), "it says that the item is in its hands when another one has it");
+    demand!(again.token() > first.token(), "{} came after {}", again.token(), first.token());
+    faults.heal();
     again.ack().await?;
     Ok(())
 }

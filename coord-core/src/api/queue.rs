@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::Delivery;
 use crate::{
-    Coordinator, Error, ErrorKind, Name, Result,
+    Coordinator, Effect, Error, ErrorKind, Name, Result,
     clock::Moment,
     engine::{
         Engine,
@@ -332,6 +332,7 @@ impl Queue for Coordinator {
                 receive: Arc::new(receive),
                 runtime: Handle::current(),
                 call: None,
+                taken_since: None,
             }
             .drive(line, options)
             .await
@@ -447,6 +448,8 @@ struct Take {
     receive: Arc<Receive>,
     runtime: Handle,
     call: Option<(Moment, Call)>,
+    /// When the first request was sent whose outcome nobody knows: a later one finds what it took, leased since then.
+    taken_since: Option<Moment>,
 }
 
 impl Take {
@@ -464,7 +467,13 @@ impl Take {
                     let take = |delivered| {
                         Delivery::new(&engine, &line, &self.receive, delivered, sent, options.renew, max)
                     };
-                    return Ok(deliveries.into_iter().filter_map(take).collect());
+                    let taken: Vec<_> = deliveries.into_iter().filter_map(take).collect();
+                    if !taken.is_empty() {
+                        return Ok(taken);
+                    }
+                    // Their leases ended on the way. They are not asked for again.
+                    self.receive = Arc::new(Receive { id: ItemId::random(), ..(*self.receive).clone() });
+                    Duration::from_millis(1)
                 }
                 Ok(Received { look_again_in, .. }) => {
                     (since, pause) = (engine.clock.now(), Duration::from_millis(25));
@@ -506,7 +515,13 @@ impl Take {
             return (sent, Err(self.engine.silent()));
         };
         self.call = None;
-        (sent, outcome)
+        let since = self.taken_since.unwrap_or(sent);
+        self.taken_since = match &outcome {
+            Ok(_) => None,
+            Err(error) if error.effect() == Effect::Unknown => Some(since),
+            Err(_) => self.taken_since,
+        };
+        (since, outcome)
     }
 }
 
