@@ -10,7 +10,10 @@ use std::{
 
 use coord_core::{Lock, clock::Moment};
 use fastrand::Rng;
-use tokio::time::sleep;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::sleep,
+};
 
 use crate::{
     Ctx, Failure, Verdict,
@@ -25,36 +28,55 @@ pub(crate) const NEVER: Duration = Duration::from_secs(20);
 /// How much later than its lease a dead process is followed at most.
 const TAKEOVER: Duration = Duration::from_millis(250);
 
-/// How late this machine runs what is due: a bound on time means nothing without it.
+/// How late this machine runs what is due, and how long its store takes to write: a bound on time means nothing without
+/// them.
 pub(crate) struct Lateness {
     worst: Arc<AtomicU64>,
-    task: tokio::task::JoinHandle<()>,
+    slowest: Arc<AtomicU64>,
+    tasks: [tokio::task::JoinHandle<()>; 2],
+}
+
+fn note(worst: &AtomicU64, took: Duration) {
+    worst.fetch_max(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
 impl Lateness {
-    pub(crate) fn measure(ctx: &Ctx) -> Self {
-        let (worst, clock, nap) = (Arc::new(AtomicU64::new(0)), ctx.clock(), Duration::from_millis(5));
-        let seen = worst.clone();
-        let task = tokio::spawn(async move {
+    pub(crate) async fn measure(ctx: &Ctx) -> Verdict<Self> {
+        let (worst, slowest) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (client, options, clock) = (ctx.client().await?, ctx.lock_options(), ctx.clock());
+        let (late, name, nap) = (worst.clone(), ctx.fresh_name(), Duration::from_millis(5));
+        let napping = tokio::spawn(async move {
             loop {
                 let before = clock.now();
                 sleep(nap).await;
-                let late = clock.now().since(before).saturating_sub(nap).as_micros();
-                seen.fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
+                note(&late, clock.now().since(before).saturating_sub(nap));
             }
         });
-        Self { worst, task }
+        let slow = slowest.clone();
+        let writing = tokio::spawn(async move {
+            loop {
+                let before = clock.now();
+                // Whatever it says: that it took so long counts.
+                if let Ok(guard) = client.try_acquire(&name, &options).await {
+                    let _ = guard.release().await;
+                }
+                note(&slow, clock.now().since(before));
+                sleep(nap * 10).await;
+            }
+        });
+        Ok(Self { worst, slowest, tasks: [napping, writing] })
     }
 
-    /// Several steps in a row may each have been that late.
+    /// Several steps in a row may each have been that late, and that slow.
     fn allowance(&self) -> Duration {
-        Duration::from_micros(self.worst.load(Ordering::Relaxed)) * 4
+        let of = |worst: &AtomicU64| Duration::from_micros(worst.load(Ordering::Relaxed));
+        (of(&self.worst) + of(&self.slowest)) * 4
     }
 }
 
 impl Drop for Lateness {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(|task| task.abort());
     }
 }
 
@@ -86,22 +108,27 @@ pub(crate) async fn ask(worker: &Worker, command: Command) -> Verdict<Answer> {
     within(NEVER, "an answer of a worker", worker.ask(command).answer()).await?
 }
 
+/// Whose crew is at work. Several at a time would keep the machine so busy that their stores are out of reach.
+static TURN: Mutex<()> = Mutex::const_new(());
+
 /// Workers at one task, each with a part of its own. Who is killed is replaced.
 pub(crate) struct Crew<'a> {
     ctx: &'a Ctx,
     part: Box<dyn FnMut(usize) -> Command + Send + 'a>,
     members: Vec<(Worker, Reply)>,
     started: usize,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl<'a> Crew<'a> {
     /// Starts so many. `part` makes the command of each one, by its number.
-    pub(crate) fn start(
+    pub(crate) async fn start(
         ctx: &'a Ctx,
         size: usize,
         part: impl FnMut(usize) -> Command + Send + 'a,
     ) -> Verdict<Self> {
-        let mut crew = Self { ctx, part: Box::new(part), members: Vec::new(), started: 0 };
+        let mut crew =
+            Self { ctx, part: Box::new(part), members: Vec::new(), started: 0, _turn: TURN.lock().await };
         for _ in 0..size {
             let member = crew.hire()?;
             crew.members.push(member);

@@ -59,7 +59,7 @@ async fn a_killed_holder_is_followed_within_its_lease(ctx: Ctx) -> Verdict {
     ctx.until_waiting(&name, 1).await?;
     let mut two = second.ask(Command::Lock { name: name.clone(), ttl: ctx.long_ttl() });
     ctx.until_waiting(&name, 2).await?;
-    let lateness = Lateness::measure(&ctx);
+    let lateness = Lateness::measure(&ctx).await?;
     let died = holder.kill().await?;
     let next = within(NEVER, "a grant after the death", one.granted()).await??;
     in_time(&ctx, died, ttl, &lateness)?;
@@ -80,7 +80,7 @@ async fn a_killed_waiter_does_not_block_the_line(ctx: Ctx) -> Verdict {
     ctx.until_waiting(&name, 1).await?;
     let next = ctx.client().await?.lock_later(&name, &ctx.lock_options());
     ctx.until_waiting(&name, 2).await?;
-    let lateness = Lateness::measure(&ctx);
+    let lateness = Lateness::measure(&ctx).await?;
     let died = waiter.kill().await?;
     guard.release().await?;
     let guard = within(NEVER, "a grant past the dead", next).await???;
@@ -99,7 +99,7 @@ async fn a_killed_leader_is_followed(ctx: Ctx) -> Verdict {
     within(NEVER, "sight of the first leader", observer.until(seen(term))).await??;
     let mut candidacy = second.ask(Command::Lead { name: name.clone(), ttl });
     ctx.until_line(Kind::Election, &name, |_, waiting| waiting == 1).await?;
-    let lateness = Lateness::measure(&ctx);
+    let lateness = Lateness::measure(&ctx).await?;
     let died = first.kill().await?;
     let next = within(NEVER, "the next term", candidacy.granted()).await??;
     in_time(&ctx, died, ttl, &lateness)?;
@@ -118,7 +118,7 @@ async fn a_killed_member_vanishes(ctx: Ctx) -> Verdict {
     let line = line(Kind::Registry, &service);
     let claims = ctx.claims().await?;
     ensure!(claims.line(&line).await?.entries.len() == 1, "it is not listed");
-    let lateness = Lateness::measure(&ctx);
+    let lateness = Lateness::measure(&ctx).await?;
     let died = worker.kill().await?;
     let gone = ctx.until(async || {
         let listed = client.instances(&service).await?;

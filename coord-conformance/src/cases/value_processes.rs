@@ -91,7 +91,7 @@ async fn killed_and_stopped_holders_write_one_after_the_other(ctx: Ctx) -> Verdi
     let (client, times) = (ctx.client().await?, 15);
     let part = |_| Command::CountInKey { key: key.clone(), name: name.clone(), ttl, times };
     let work = async {
-        let mut crew = Crew::start(&ctx, 4, part)?;
+        let mut crew = Crew::start(&ctx, 4, part).await?;
         crew.trouble(&mut seed.rng(0), 6, ttl).await?;
         let answers = crew.finish().await?;
         demand!(answers.iter().all(|answer| *answer == Answer::Counted(times)), "{answers:?}");
@@ -110,7 +110,7 @@ async fn killed_writers_lose_no_update(ctx: Ctx) -> Verdict {
     let (seed, key, client, times) = (Seed::new(), ctx.fresh_name(), ctx.client().await?, 30);
     let part = |_| Command::Increment { key: key.clone(), times };
     let work = async {
-        let mut crew = Crew::start(&ctx, 4, part)?;
+        let mut crew = Crew::start(&ctx, 4, part).await?;
         crew.trouble(&mut seed.rng(0), 6, ctx.short_ttl() / 4).await?;
         crew.finish().await?;
         let sum = writing::number(writing::read(&client, &key).await?.as_ref());

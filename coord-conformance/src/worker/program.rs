@@ -112,9 +112,15 @@ impl Program {
             }
             Command::Receive { queue, visibility } => {
                 let options = working::options(visibility).with_wait(NEVER);
-                let delivery = working::receive(client, &queue, &options).await?.pop();
-                let delivery = delivery
-                    .ok_or_else(|| Error::new(ErrorKind::Lost, "the item was lost when it was received"))?;
+                let delivery = loop {
+                    match working::receive(client, &queue, &options).await.map(|mut items| items.pop()) {
+                        Ok(Some(delivery)) => break delivery,
+                        // On a busy machine the lease can end on the way.
+                        Ok(None) => {}
+                        Err(error) if error.is_retryable() => {}
+                        Err(error) => return Err(error),
+                    }
+                };
                 Ok(self.keep(number, delivery.token(), Grant::Delivery(queue, delivery)))
             }
             Command::Ack { hold } => {
@@ -155,18 +161,23 @@ impl Program {
         }
     }
 
-    /// Adds one so many times, each time under a lock of its own. A round that was fenced out is done again.
+    /// Adds one so many times, each time under a lock of its own. A round that was fenced out, or that found the store
+    /// out of reach, is done again.
     async fn count(&self, counter: &Counter, name: &Name, ttl: Duration, times: u64) -> Result<Answer> {
         let mut done = 0;
         while done < times {
-            let held = self.client.lock(name, &LockOptions::default().with_ttl(ttl)).await?;
+            let held = match self.client.lock(name, &LockOptions::default().with_ttl(ttl)).await {
+                Ok(held) => held,
+                Err(error) if error.is_retryable() => continue,
+                Err(error) => return Err(error),
+            };
             match counter.add_one(&self.client, &held).await {
                 Ok(()) => done += 1,
-                Err(error) if error.kind() == ErrorKind::Fenced => {}
+                Err(error) if error.kind() == ErrorKind::Fenced || error.is_retryable() => {}
                 Err(error) => return Err(error),
             }
             match held.release().await {
-                Err(error) if !error.is_lost() => return Err(error),
+                Err(error) if !error.is_lost() && !error.is_retryable() => return Err(error),
                 _ => {}
             }
         }
