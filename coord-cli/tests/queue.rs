@@ -277,8 +277,9 @@ fn a_lost_delivery_ends_its_command() {
 fn work_outlives_the_visibility_timeout() {
     let store = Store::new();
     push(&store, &["q", "a"]);
-    let work = ["queue", "work", "q", "--until-empty", "--visibility", "300ms", "--", "sh", "-c"];
-    let slow = format!("sleep 1; {SAY}");
+    // Long enough for a renewal on a disk that is busy with others.
+    let work = ["queue", "work", "q", "--until-empty", "--visibility", "2s", "--", "sh", "-c"];
+    let slow = format!("sleep 5; {SAY}");
     let worked = store.run(&[&work[..], &[&slow]].concat());
     let lines: Vec<_> = worked.stdout.lines().collect();
     assert_eq!((worked.status, lines.len(), words(lines[0])[1]), (0, 1, "1"), "{worked:?}");
