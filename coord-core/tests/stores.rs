@@ -162,6 +162,36 @@ async fn a_delivery_that_was_given_back_cannot_be_settled() {
     second.ack().await.unwrap();
 }
 
+/// The store does not arm the lease again for a request that is sent again.
+#[tokio::test(start_paused = true)]
+async fn a_delivery_whose_reply_was_lost_counts_from_the_first_request() {
+    let store = memory::Store::new();
+    let ((one, faults), other, queue) = (store.client_with_faults(), store.client(), name("q"));
+    other.push(&queue, vec![Item::new("x")], &PushOptions::default()).await.unwrap();
+    let options = ReceiveOptions::default().with_visibility(Duration::from_secs(1)).without_renewal();
+    faults.lose_replies(3);
+    let first = one.receive(&queue, &options).await.unwrap().pop().unwrap();
+    faults.partition(true);
+    let again = other.receive(&queue, &options).await.unwrap().pop().unwrap();
+    assert_eq!(again.attempt(), 2);
+    assert!(!first.is_held(), "both say that the item is in their hands, for {:?}", first.valid_for());
+}
+
+/// A receive never answers with nothing, even if all its leases ended while the answer was under way.
+#[tokio::test(start_paused = true)]
+async fn a_receive_whose_leases_ended_on_the_way_goes_on() {
+    let store = memory::Store::new();
+    let ((one, faults), other, queue) = (store.client_with_faults(), store.client(), name("q"));
+    other.push(&queue, vec![Item::new("x")], &PushOptions::default()).await.unwrap();
+    let options = ReceiveOptions::default().with_visibility(Duration::from_secs(1)).without_renewal();
+    faults.delay_replies(Duration::from_secs(2));
+    let receiving = tokio::spawn(async move { one.receive(&queue, &options).await });
+    sleep(Duration::from_secs(1)).await;
+    faults.delay_replies(Duration::ZERO);
+    let delivery = receiving.await.unwrap().unwrap().pop().unwrap();
+    assert!(delivery.is_held() && delivery.attempt() == 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn groups_are_strict_and_priorities_go_first() {
     let coordinator = memory::Store::new().client();

@@ -448,7 +448,8 @@ struct Take {
     receive: Arc<Receive>,
     runtime: Handle,
     call: Option<(Moment, Call)>,
-    /// When the first request was sent whose outcome nobody knows: a later one finds what it took, leased since then.
+    /// When the first request of this id was sent whose outcome nobody knows: a later one finds what it took, leased since
+    /// then.
     taken_since: Option<Moment>,
 }
 
@@ -472,10 +473,14 @@ impl Take {
                         return Ok(taken);
                     }
                     // Their leases ended on the way. They are not asked for again.
-                    self.receive = Arc::new(Receive { id: ItemId::random(), ..(*self.receive).clone() });
+                    self.start_anew();
                     Duration::from_millis(1)
                 }
                 Ok(Received { look_again_in, .. }) => {
+                    if self.taken_since.is_some() {
+                        // The request whose outcome nobody knows may still be under way. What it takes is nobody's.
+                        self.start_anew();
+                    }
                     (since, pause) = (engine.clock.now(), Duration::from_millis(25));
                     look_again_in.unwrap_or(RELOOK).min(RELOOK)
                 }
@@ -516,12 +521,15 @@ impl Take {
         };
         self.call = None;
         let since = self.taken_since.unwrap_or(sent);
-        self.taken_since = match &outcome {
-            Ok(_) => None,
-            Err(error) if error.effect() == Effect::Unknown => Some(since),
-            Err(_) => self.taken_since,
-        };
+        if outcome.as_ref().is_err_and(|error| error.effect() == Effect::Unknown) {
+            self.taken_since = Some(since);
+        }
         (since, outcome)
+    }
+
+    fn start_anew(&mut self) {
+        self.receive = Arc::new(Receive { id: ItemId::random(), ..(*self.receive).clone() });
+        self.taken_since = None;
     }
 }
 
