@@ -124,9 +124,11 @@ async fn paths_that_lead_nowhere() {
 /// Runs one of the helpers below in a process of its own, as a user who is not root if we are, with `before` run by a
 /// shell first. Returns what it printed. The harness's own exit status says whether its assertions held.
 fn helper(name: &str, place: &Place, program: &[&str]) -> String {
-    // Another user must be able to reach the program.
+    // Another user must be able to reach the program. Another process writes it: were it open for writing here, a child that
+    // some other test starts meanwhile would hold it open too, and it could not be started.
     let copy = place.0.path().join("program");
-    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&copy).status().unwrap();
+    assert!(copied.success());
     let mut words = program.iter().map(|word| word.to_string()).collect::<Vec<_>>();
     words.push(copy.display().to_string());
     let output = Command::new(&words[0])
