@@ -75,7 +75,8 @@ enum Standing {
     Queued(Item),
     /// Acknowledged with this token, or dropped.
     Gone(Option<i64>),
-    Dead,
+    /// Given up by the word of this token, or because a lease had ended.
+    Dead(Option<i64>),
 }
 
 #[derive(Clone, Copy)]
@@ -95,7 +96,7 @@ fn standing(row: &Row) -> Result<(ItemId, Standing)> {
             expires_at: row.optional(5)?.unwrap_or(0),
         }),
         1 => Standing::Gone(row.optional(2)?),
-        _ => Standing::Dead,
+        _ => Standing::Dead(row.optional(2)?),
     };
     Ok((ItemId::from_bytes(row.id(0)?), standing))
 }
@@ -115,7 +116,7 @@ impl Settling {
         let again = match items.get_mut(&said.id) {
             None => false,
             Some(Standing::Gone(acked)) => said.word == Word::Ack && *acked == Some(token),
-            Some(Standing::Dead) => matches!(said.word, Word::Nack { .. }),
+            Some(Standing::Dead(buried)) => matches!(said.word, Word::Nack { .. }) && *buried == Some(token),
             Some(Standing::Queued(item)) if item.token == Some(token) => {
                 let item = *item;
                 items.insert(said.id, self.end(now, said, item));
@@ -142,7 +143,7 @@ impl Settling {
             }
             Word::Nack { max_attempts: Some(max), .. } if item.attempts >= *max => {
                 self.buried.push(said.id);
-                return Standing::Dead;
+                return Standing::Dead(Some(token));
             }
             Word::Nack { delay, .. } => {
                 let (ready, due) = moments(now, *delay);

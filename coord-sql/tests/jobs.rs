@@ -170,6 +170,23 @@ async fn a_lease_that_ended_makes_its_words_stale() {
 }
 
 #[tokio::test]
+async fn only_the_word_that_buried_an_item_may_be_sent_again() {
+    let place = Place::new();
+    let store = place.open().await;
+    let queue = queue("dead");
+    store.push(&push(&queue, vec![item(b"a")])).await.unwrap();
+    let mut tries = Vec::new();
+    for _ in 0..2 {
+        let tried = store.receive(&receive(&queue, 1)).await.unwrap().deliveries.pop().unwrap();
+        let nack = say(&tried, Word::Nack { delay: Duration::ZERO, max_attempts: Some(2) });
+        assert_eq!(store.settle(&queue, std::slice::from_ref(&nack)).await.unwrap(), [Settled::Done]);
+        tries.push(nack);
+    }
+    assert_eq!(store.stats(&queue).await.unwrap().dead, 1);
+    assert_eq!(store.settle(&queue, &tries).await.unwrap(), [Settled::Stale, Settled::Done]);
+}
+
+#[tokio::test]
 async fn a_push_wakes_consumers_and_room_wakes_producers() {
     let place = Place::new();
     let (producer, consumer) = (place.open().await, place.open().await);

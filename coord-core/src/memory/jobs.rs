@@ -30,6 +30,8 @@ pub(super) struct Line {
     items: Vec<Item>,
     /// In the order of their deaths.
     dead: Vec<DeadItem>,
+    /// The token of the word by which an item died; none for one that died of a lost lease.
+    buried: HashMap<ItemId, FencingToken>,
     /// Items that were acknowledged, with the token, or dropped; until when they are remembered.
     gone: HashMap<ItemId, (Option<FencingToken>, Moment)>,
 }
@@ -174,7 +176,7 @@ impl Line {
         let Some(at) = self.items.iter().position(|item| item.item.id == said.id) else {
             let acknowledged = self.gone.get(&said.id).is_some_and(|(token, _)| *token == Some(said.token));
             let buried =
-                matches!(said.word, Word::Nack { .. }) && self.dead.iter().any(|dead| dead.id == said.id);
+                matches!(said.word, Word::Nack { .. }) && self.buried.get(&said.id) == Some(&said.token);
             return if (acknowledged && said.word == Word::Ack) || buried {
                 Settled::Done
             } else {
@@ -198,6 +200,7 @@ impl Line {
                 item.lease = None;
                 if item.is_spent(max_attempts) {
                     self.bury(at);
+                    self.buried.insert(said.id, said.token);
                 }
             }
             Word::Return => {
@@ -214,6 +217,7 @@ impl Line {
         let (taken, left) =
             std::mem::take(&mut self.dead).into_iter().partition(|dead| ids.contains(&dead.id));
         self.dead = left;
+        self.buried.retain(|id, _| !ids.contains(id));
         taken
     }
 
@@ -233,6 +237,7 @@ impl Line {
         let before = self.items.len() + self.dead.len();
         self.items.retain(|item| item.lease.is_some());
         self.dead.clear();
+        self.buried.clear();
         (before - self.items.len()) as u64
     }
 

@@ -121,7 +121,7 @@ pub(crate) struct JobStatements {
     /// when the next delay and the next lease end.
     pub(crate) receive: &'static str,
     /// `queue, now, ids` → –; id, 0, token, attempts, returned, expiry of items in the queue, or id, 1, token of items
-    /// that are gone, or id, 2 of dead ones.
+    /// that are gone, or id, 2, token of dead ones.
     pub(crate) standing: &'static str,
     /// `queue, now`, lists of `[id, expiry]`, of `[id, attempts, token, ready, due]` to be given back, of `[id, token]`
     /// to be removed, `until`, ids to be given up, `wall` → seven statements without rows, watchers.

@@ -88,7 +88,7 @@ pub(super) const JOBS: JobStatements = JobStatements {
          SELECT item.id, 1, token, NULL, NULL, NULL \
          FROM asked CROSS JOIN coord_gone_items AS item ON item.queue = $1 AND item.id = asked.id AND until > $2 \
          UNION ALL \
-         SELECT item.id, 2, NULL, NULL, NULL, NULL \
+         SELECT item.id, 2, token, NULL, NULL, NULL \
          FROM asked CROSS JOIN coord_dead_items AS item ON item.queue = $1 AND item.id = asked.id",
     ),
     settle: script!(
@@ -110,8 +110,8 @@ pub(super) const JOBS: JobStatements = JobStatements {
          SELECT $1, unhex(value ->> 0), value ->> 1, $6 FROM json_each($5) WHERE true \
          ON CONFLICT (queue, id) DO UPDATE SET token = excluded.token, until = excluded.until",
         "DELETE FROM coord_items WHERE queue = $1 AND id IN (SELECT unhex(value ->> 0) FROM json_each($5))",
-        "INSERT INTO coord_dead_items (queue, id, attempts, priority, family, died_at, payload) \
-         SELECT item.queue, item.id, item.attempts, item.priority, item.family, $8, item.payload \
+        "INSERT INTO coord_dead_items (queue, id, attempts, priority, family, died_at, payload, token) \
+         SELECT item.queue, item.id, item.attempts, item.priority, item.family, $8, item.payload, item.token \
          FROM json_each($7) AS said CROSS JOIN coord_items AS item \
            ON item.queue = $1 AND item.id = unhex(said.value) \
          ORDER BY said.key",
