@@ -33,6 +33,13 @@ pub(crate) fn value(value: &[u8]) -> Result<()> {
     ))
 }
 
+pub(crate) fn delay(delay: Duration) -> Result<()> {
+    if delay <= MAX_TTL {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidOptions, format!("an item is delayed by at most {MAX_TTL:?}")))
+}
+
 /// Checks the number and the sizes of what goes into one request.
 pub(crate) fn batch<'a>(what: &str, values: impl ExactSizeIterator<Item = &'a [u8]>) -> Result<()> {
     if values.len() == 0 {

@@ -11,6 +11,7 @@ use crate::{
         leases,
         trace::{Tokened, traced},
     },
+    limits,
     spi::{
         Grant, LineId, Wakeups,
         jobs::{Delivered, ItemId, Jobs, Receive, Settled, Word},
@@ -163,8 +164,10 @@ impl Delivery {
     /// Dropped halfway, the item is delivered again, at once or after the delay.
     ///
     /// # Errors
-    /// As [`Delivery::ack`]; also if the delivery lapsed and this process has given it back by itself, without the delay.
+    /// As [`Delivery::ack`]; also if the delivery lapsed and this process has given it back by itself, without the delay;
+    /// [`ErrorKind::InvalidOptions`] for a delay beyond [`limits::MAX_TTL`], and then the item is delivered again at once.
     pub async fn nack(self, delay: Duration) -> Result<()> {
+        limits::delay(delay)?;
         let max_attempts = self.said.max_attempts;
         self.settle("queue.nack", Word::Nack { delay, max_attempts }).await
     }

@@ -7,6 +7,7 @@ use tokio::{
     runtime::Handle,
     time::{sleep, timeout},
 };
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, warn};
 
 use super::Delivery;
@@ -210,7 +211,8 @@ impl PushOptions {
 pub struct ReceiveOptions {
     /// How long a crashed consumer keeps its items from others: the TTL of a delivery's lease.
     pub visibility: Duration,
-    /// How long to wait; `None` for ever; zero not at all.
+    /// How long to wait for items; `None` for ever; zero not at all. The store has a few seconds for its first answer in
+    /// any case.
     pub wait: Option<Duration>,
     /// How many items at most.
     pub batch: u32,
@@ -333,6 +335,7 @@ impl Queue for Coordinator {
                 runtime: Handle::current(),
                 call: None,
                 taken_since: None,
+                _waiting: self.engine.waiters.token(),
             }
             .drive(line, options)
             .await
@@ -392,12 +395,7 @@ fn prepare(coordinator: &Coordinator, queue: &Name, items: Vec<Item>, options: &
         if let Some(group) = &item.group {
             limits::owner("a group", group)?;
         }
-        if item.delay > limits::MAX_TTL {
-            return Err(Error::new(
-                ErrorKind::InvalidOptions,
-                format!("an item is delayed by at most {:?}", limits::MAX_TTL),
-            ));
-        }
+        limits::delay(item.delay)?;
         let Item { payload, priority, delay, group, id } = item;
         Ok(NewItem { id: id.unwrap_or_else(ItemId::random), payload, priority, delay, group })
     };
@@ -410,6 +408,7 @@ async fn put(coordinator: &Coordinator, push: Push, options: &PushOptions) -> Re
     let engine = &coordinator.engine;
     let jobs = engine.jobs()?;
     let mut wakeups = jobs.wakeups(&push.queue);
+    let closed = engine.closed();
     let push = Arc::new(push);
     let deadline = options.wait.map(|wait| engine.clock.now().after(wait));
     loop {
@@ -427,6 +426,7 @@ async fn put(coordinator: &Coordinator, push: Push, options: &PushOptions) -> Re
         }
         tokio::select! {
             biased;
+            () = closed.cancelled() => engine.check_open()?,
             _ = wakeups.next() => {}
             () = sleep(left.min(RELOOK)) => {}
         }
@@ -451,6 +451,8 @@ struct Take {
     /// When the first request of this id was sent whose outcome nobody knows: a later one finds what it took, leased since
     /// then.
     taken_since: Option<Moment>,
+    /// Dropped last: when it is gone, the giving back is under way.
+    _waiting: TaskTrackerToken,
 }
 
 impl Take {
@@ -459,11 +461,23 @@ impl Take {
         engine.check_open()?;
         let mut wakeups = self.jobs.wakeups(&self.receive.queue);
         let deadline = options.wait.map(|wait| engine.clock.now().after(wait));
+        let closed = engine.closed();
         let (mut since, mut pause) = (engine.clock.now(), Duration::from_millis(25));
+        // A short wait is meant for items, not for a store that is slow to answer.
+        let mut answered = false;
         loop {
             let (sent, outcome) = self.ask().await;
+            answered |= outcome.is_ok();
             let rest = match outcome {
                 Ok(Received { deliveries, .. }) if !deliveries.is_empty() => {
+                    // It is known now what an earlier request took.
+                    self.taken_since = None;
+                    if let Err(error) = engine.check_open() {
+                        // Nothing keeps a delivery after a shutdown.
+                        let (jobs, queue) = (self.jobs.clone(), self.receive.queue.clone());
+                        engine.spawn(async move { give_back(&*jobs, &queue, &deliveries).await });
+                        return Err(error);
+                    }
                     let max = options.max_attempts;
                     let take = |delivered| {
                         Delivery::new(&engine, &line, &self.receive, delivered, sent, options.renew, max)
@@ -491,7 +505,7 @@ impl Take {
                 }
                 Err(error) => return Err(error),
             };
-            let left = deadline.map_or(rest, |end| end.since(engine.clock.now()));
+            let left = deadline.filter(|_| answered).map_or(rest, |end| end.since(engine.clock.now()));
             if left.is_zero() {
                 return Err(Error::new(
                     ErrorKind::NotGranted,
@@ -503,6 +517,7 @@ impl Take {
             }
             tokio::select! {
                 biased;
+                () = closed.cancelled() => engine.check_open()?,
                 _ = wakeups.next() => {}
                 () = sleep(rest.min(left)) => {}
             }
@@ -535,18 +550,26 @@ impl Take {
 
 impl Drop for Take {
     fn drop(&mut self) {
-        let Some((_, call)) = self.call.take() else { return };
+        let call = self.call.take().map(|(_, call)| call);
+        let mut unknown = self.taken_since.is_some();
+        if call.is_none() && !unknown {
+            return;
+        }
         let (jobs, receive) = (self.jobs.clone(), self.receive.clone());
         let _entered = self.runtime.enter();
         self.engine.spawn(async move {
-            let mut received = call.await;
+            let mut received = match call {
+                Some(call) => call.await,
+                None => jobs.receive(&receive).await,
+            };
             for pause in RETRIES {
-                match &received {
-                    Ok(_) => break,
-                    Err(error) if !error.is_retryable() => return,
-                    // Its reply may be lost: the same request finds what it took.
-                    Err(_) => sleep(pause).await,
+                let Err(error) = &received else { break };
+                unknown |= error.effect() == Effect::Unknown;
+                if !unknown || !error.is_retryable() {
+                    return;
                 }
+                // Its reply may be lost: the same request finds what it took.
+                sleep(pause).await;
                 received = jobs.receive(&receive).await;
             }
             let Ok(received) = received else { return };
