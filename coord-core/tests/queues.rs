@@ -1,9 +1,20 @@
 //! Queues under lost replies, stopped processes and shutdowns, on the memory store and under a paused clock.
 
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use coord_core::{ErrorKind, memory, prelude::*};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Notify,
+    time::{advance, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -124,4 +135,64 @@ async fn what_comes_during_a_shutdown_is_given_back() {
     let stats = other.queue_stats(&queue).await.unwrap();
     assert_eq!((stats.ready, stats.in_flight), (1, 0), "the shutdown waited for it");
     assert_eq!(at_once(&other, &queue).await.attempt(), 1);
+}
+
+/// A receive that was dropped whenever a handler ended would give back what it took, behind what the next one takes.
+#[tokio::test(start_paused = true)]
+async fn a_consumer_keeps_the_order_while_its_handlers_end() {
+    let store = memory::Store::new();
+    let ((one, faults), other, queue) = (store.client_with_faults(), store.client(), name("q"));
+    push(&other, &queue, &["a", "b", "c", "d"]).await;
+    faults.delay_replies(Duration::from_millis(10));
+    let (seen, stop) = (Arc::new(Mutex::new(Vec::new())), CancellationToken::new());
+    let (noted, stopping) = (seen.clone(), stop.clone());
+    let consumer = Consumer::new(one, queue, ConsumerOptions::default().with_concurrency(3));
+    let run = tokio::spawn(async move {
+        let handler = move |delivery: Arc<Delivery>| {
+            noted.lock().unwrap().push((delivery.payload().to_vec(), delivery.attempt()));
+            async move {
+                sleep(Duration::from_millis(5)).await;
+                Ok::<_, Infallible>(())
+            }
+        };
+        consumer.run(stopping.cancelled_owned(), handler).await
+    });
+    sleep(Duration::from_secs(1)).await;
+    stop.cancel();
+    run.await.unwrap().unwrap();
+    let expected = [b"a", b"b", b"c", b"d"].map(|payload| (payload.to_vec(), 1));
+    assert_eq!(*seen.lock().unwrap(), expected);
+}
+
+/// As a process does that was stopped: the lease has ended when the handler could go on.
+#[tokio::test(start_paused = true)]
+async fn a_handler_takes_no_step_after_its_lease() {
+    let coordinator = memory::Store::new().client();
+    let queue = name("q");
+    push(&coordinator, &queue, &["x"]).await;
+    let (begun, go_on, steps) =
+        (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(AtomicU32::new(0)));
+    let (beginning, going_on, counted) = (begun.clone(), go_on.clone(), steps.clone());
+    let receive = ReceiveOptions::default().with_visibility(Duration::from_secs(1));
+    let consumer = Consumer::new(coordinator, queue, ConsumerOptions::default().with_receive(receive));
+    let run = tokio::spawn(async move {
+        let handler = move |delivery: Arc<Delivery>| {
+            let (begun, go_on, steps) = (beginning.clone(), going_on.clone(), counted.clone());
+            async move {
+                if delivery.attempt() == 1 {
+                    begun.notify_one();
+                    go_on.notified().await;
+                    steps.fetch_add(1, Ordering::SeqCst);
+                }
+                Ok::<_, Infallible>(())
+            }
+        };
+        consumer.run(std::future::pending(), handler).await
+    });
+    begun.notified().await;
+    go_on.notify_one();
+    advance(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(steps.load(Ordering::SeqCst), 0);
+    run.abort();
 }

@@ -1,6 +1,12 @@
 //! Consumers: a handler for every item of a queue.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::{Future, pending},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{task::JoinSet, time::sleep};
 use tracing::warn;
@@ -61,6 +67,16 @@ pub struct Consumer {
 /// How long to stay away after a store that could not be reached.
 const RECOVERY: Duration = Duration::from_secs(1);
 
+type Receiving<'a> = Pin<Box<dyn Future<Output = Result<Vec<Delivery>>> + Send + 'a>>;
+
+/// What was received, once something is. Cancel safe.
+async fn received(receiving: &mut Option<Receiving<'_>>) -> Result<Vec<Delivery>> {
+    match receiving {
+        Some(receiving) => receiving.await,
+        None => pending().await,
+    }
+}
+
 impl Consumer {
     /// A consumer of a queue.
     #[must_use]
@@ -98,26 +114,35 @@ impl Consumer {
         let mut receive = self.options.receive.clone().with_batch(1);
         receive.wait = None;
         let mut handlers = JoinSet::new();
+        // Kept while handlers end: one that is dropped halfway gives back what it took, behind what the next one takes.
+        let mut receiving: Option<Receiving<'_>> = None;
         let mut stop = std::pin::pin!(stop);
         let outcome = loop {
-            let full = handlers.len() >= self.options.concurrency as usize;
+            if receiving.is_none() && handlers.len() < self.options.concurrency as usize {
+                receiving = Some(self.coordinator.receive(&self.queue, &receive));
+            }
             tokio::select! {
                 biased;
                 () = &mut stop => break Ok(()),
                 Some(_) = handlers.join_next(), if !handlers.is_empty() => {}
-                received = self.coordinator.receive(&self.queue, &receive), if !full => match received {
-                    Ok(deliveries) => for delivery in deliveries {
-                        let delay = self.retry_delay(delivery.attempt());
-                        handlers.spawn(handle(delivery, handler.clone(), delay));
-                    },
+                received = received(&mut receiving) => match received {
+                    Ok(deliveries) => {
+                        receiving = None;
+                        for delivery in deliveries {
+                            let delay = self.retry_delay(delivery.attempt());
+                            handlers.spawn(handle(delivery, handler.clone(), delay));
+                        }
+                    }
                     Err(error) if error.is_retryable() => {
                         warn!(queue = %self.queue, %error, "receiving again");
-                        sleep(RECOVERY).await;
+                        let again = self.coordinator.receive(&self.queue, &receive);
+                        receiving = Some(Box::pin(async { sleep(RECOVERY).await; again.await }));
                     }
                     Err(error) => break Err(error),
                 },
             }
         };
+        drop(receiving);
         while handlers.join_next().await.is_some() {}
         outcome
     }
@@ -128,24 +153,28 @@ impl Consumer {
     }
 }
 
-async fn handle<F, E>(delivery: Delivery, handler: Arc<impl Fn(Arc<Delivery>) -> F>, delay: Duration)
-where
+async fn handle<F, E>(
+    delivery: Delivery,
+    handler: Arc<impl Fn(Arc<Delivery>) -> F + Send + Sync + 'static>,
+    delay: Duration,
+) where
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: fmt::Display + Send + 'static,
 {
     let delivery = Arc::new(delivery);
     let id = delivery.id();
-    // In a task of its own: a panic ends the item's attempt and not the consumer.
-    let mut work = Abort(tokio::spawn(handler(delivery.clone())));
-    let outcome = delivery.run(&mut work.0).await;
-    let failed = match outcome {
+    // In a task of its own: a panic ends the item's attempt and not the consumer. The lease is asked for before every step
+    // of the handler, in case the process was stopped.
+    let held = delivery.clone();
+    let mut work = Abort(tokio::spawn(async move { held.run(handler(held.clone())).await }));
+    let failed = match (&mut work.0).await {
         Ok(Ok(Ok(()))) => None,
         Ok(Ok(Err(error))) => Some(error.to_string()),
-        Ok(Err(stopped)) => Some(stopped.to_string()),
-        Err(lost) => {
+        Ok(Err(lost)) => {
             warn!(item = %id, error = %lost, "a handler was stopped");
             return;
         }
+        Err(stopped) => Some(stopped.to_string()),
     };
     drop(work);
     // The handler's task is over, and its clone with it, unless the handler passed one on.
