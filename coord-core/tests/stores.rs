@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use coord_core::{Change, Config, ErrorKind, ItemId, Write, memory, prelude::*};
+use coord_core::{Change, Config, Effect, ErrorKind, ItemId, Write, memory, prelude::*};
 use tokio::time::{sleep, timeout};
 
 fn name(text: &str) -> Name {
@@ -310,4 +310,34 @@ async fn a_consumer_retries_and_drains() {
     stop.cancel();
     run.await.unwrap().unwrap();
     assert_eq!(calls.load(Ordering::SeqCst), 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_after_a_lost_reply_says_that_it_may_be_done() {
+    let (coordinator, faults) = memory::Store::new().client_with_faults();
+    faults.lose_replies(1);
+    let putting = tokio::spawn({
+        let coordinator = coordinator.clone();
+        async move { coordinator.put(&name("k"), b"1".to_vec(), Condition::Any).await }
+    });
+    sleep(Duration::from_millis(10)).await;
+    coordinator.shutdown().await.unwrap();
+    let error = putting.await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Closed, Effect::Unknown));
+}
+
+/// The store remembers a transaction for a minute; a process can be stopped for longer between two tries.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_again_after_a_long_stop() {
+    let (coordinator, faults) = memory::Store::new().client_with_faults();
+    faults.lose_replies(1);
+    let putting = tokio::spawn({
+        let coordinator = coordinator.clone();
+        async move { coordinator.put(&name("k"), b"1".to_vec(), Condition::Any).await }
+    });
+    sleep(Duration::from_millis(10)).await;
+    tokio::time::advance(Duration::from_secs(600)).await;
+    let error = putting.await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown));
+    assert_eq!(faults.operations(), 1);
 }

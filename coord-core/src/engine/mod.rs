@@ -33,13 +33,16 @@ use tracing::{debug, warn};
 
 use self::{leases::Leases, shell::Command};
 use crate::{
-    Error, ErrorKind, Guarantees, Result,
+    Effect, Error, ErrorKind, Guarantees, Result,
     clock::Clock,
     spi::{ClaimId, Claims, LineId, Standing, jobs::Jobs, values::Values},
 };
 
 /// How long an unreachable store is asked again.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// After how long nothing is sent again. Stores remember what was done for a minute at least.
+const RECALL: Duration = Duration::from_secs(30);
 
 /// How long a shutdown waits for attempts under way to leave their lines.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -216,14 +219,24 @@ impl Engine {
     {
         let start = self.clock.now();
         let mut pause = Duration::from_millis(25);
+        let mut unknown = false;
         loop {
-            match self.call(call(store.clone())).await {
-                Err(error) if error.is_retryable() && self.clock.now().since(start) < PATIENCE => {
-                    debug!(%error, "asking the store again");
-                    sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(1));
-                }
-                outcome => return outcome,
+            let error = match self.call(call(store.clone())).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            // What this try did not do, an earlier one without an answer may have done.
+            unknown |= error.effect() == Effect::Unknown;
+            let error = if unknown { error.with_unknown_effect() } else { error };
+            if !error.is_retryable() || self.clock.now().since(start) >= PATIENCE {
+                return Err(error);
+            }
+            debug!(%error, "asking the store again");
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+            // The process may have been stopped meanwhile.
+            if self.clock.now().since(start) >= RECALL {
+                return Err(error);
             }
         }
     }
