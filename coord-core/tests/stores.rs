@@ -341,3 +341,11 @@ async fn nothing_is_sent_again_after_a_long_stop() {
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown));
     assert_eq!(faults.operations(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_without_a_token_is_refused() {
+    let (coordinator, faults) = memory::Store::new().client_with_faults();
+    let fence = Write { key: name("k"), condition: Condition::Any, change: Change::Fence };
+    assert_eq!(coordinator.commit(vec![fence]).await.unwrap_err().kind(), ErrorKind::InvalidOptions);
+    assert_eq!(faults.operations(), 0, "before any I/O");
+}

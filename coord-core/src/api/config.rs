@@ -75,7 +75,7 @@ pub trait ConfigStore: Send + Sync {
     ///
     /// # Errors
     /// As [`ConfigStore::put`], for the first write whose condition does not hold; [`ErrorKind::InvalidOptions`] without
-    /// writes and for a key given twice; [`ErrorKind::TooLarge`] beyond [`limits::MAX_BATCH`] or
+    /// writes, for a key given twice and for a fence without a token; [`ErrorKind::TooLarge`] beyond [`limits::MAX_BATCH`] or
     /// [`limits::MAX_BATCH_BYTES`].
     async fn commit(&self, writes: Vec<Write>) -> Result<u64>;
 
@@ -210,6 +210,10 @@ impl Coordinator {
             Change::Delete | Change::Fence => &[],
         });
         limits::batch("writes", sizes)?;
+        let has_token = |write: &Write| matches!(write.condition, Condition::Token(_));
+        if writes.iter().any(|write| write.change == Change::Fence && !has_token(write)) {
+            return Err(Error::new(ErrorKind::InvalidOptions, "a fence needs the condition of a token"));
+        }
         let mut keys: Vec<_> = writes.iter().map(|write| &write.key).collect();
         keys.sort();
         if keys.windows(2).any(|pair| pair[0] == pair[1]) {
