@@ -349,3 +349,14 @@ async fn a_fence_without_a_token_is_refused() {
     assert_eq!(coordinator.commit(vec![fence]).await.unwrap_err().kind(), ErrorKind::InvalidOptions);
     assert_eq!(faults.operations(), 0, "before any I/O");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_panics_is_no_silence() {
+    let store = memory::Store::new();
+    let (writer, key) = (store.client(), name("limit"));
+    let check = |value: &i32| if *value == 13 { panic!("thirteen") } else { Ok(()) };
+    let mut config = Config::open_with(store.client(), key.clone(), check).await.unwrap();
+    writer.put(&key, b"13".to_vec(), Condition::Any).await.unwrap();
+    assert!(!config.changed().await, "the watch has ended");
+    assert!(config.error().is_some(), "nobody would know that it stays on an old value");
+}

@@ -188,3 +188,15 @@ impl<T: DeserializeOwned> Follower<T> {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(error));
     }
 }
+
+impl<T> Drop for Follower<T> {
+    fn drop(&mut self) {
+        let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not by an error of the watch: its check or a decoder panicked, or its runtime ended.
+        if error.is_none() || std::thread::panicking() {
+            let text =
+                format!("the watch of {:?} was ended by a panic or with its runtime", self.key.as_str());
+            *error = Some(Arc::new(Error::new(ErrorKind::Closed, text)));
+        }
+    }
+}
