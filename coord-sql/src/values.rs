@@ -87,15 +87,15 @@ fn entries(namespace: &str, rows: &[Row], first: usize) -> Result<Vec<Stored>> {
     rows.iter().filter_map(|row| entry(namespace, row, first).transpose()).collect()
 }
 
-/// `[key, whether it is only fenced, value or null, token or null]`.
-fn written(namespace: &str, write: &Write) -> Result<serde_json::Value> {
+/// `[key, whether it is only fenced, value or null, token or null]`. What is not there is not deleted.
+fn written(namespace: &str, write: &Write, found: Option<&Found>) -> Result<serde_json::Value> {
     let mark = match write.condition {
         Condition::Token(token) => Some(token.get()),
         _ => None,
     };
     let (fence, value) = match &write.change {
         Change::Put(value) => (false, Some(hex(value))),
-        Change::Delete => (false, None),
+        Change::Delete => (found.is_none_or(|found| !found.has_value), None),
         Change::Fence if mark.is_some() => (true, None),
         Change::Fence => {
             return Err(Error::new(ErrorKind::InvalidOptions, "a fence needs the condition of a token"));
@@ -149,10 +149,9 @@ impl Values for Store {
 
     async fn commit(&self, transaction: &Transaction) -> Result<Committed> {
         let namespace = transaction.namespace.as_str();
-        let writes =
-            transaction.writes.iter().map(|write| written(namespace, write)).collect::<Result<Vec<_>>>()?;
-        let keys = json!(writes.iter().map(|write| &write[0]).collect::<Vec<_>>()).to_string();
-        let (writes, prefixes) = (json!(writes).to_string(), prefixes(transaction));
+        let keys = transaction.writes.iter().map(|write| ValueKey::of(namespace, &write.key));
+        let keys = json!(keys.map(|key| key.as_str().to_owned()).collect::<Vec<_>>()).to_string();
+        let prefixes = prefixes(transaction);
         let statements = &self.statements().values;
         let id = transaction.id.as_bytes();
 
@@ -176,6 +175,8 @@ impl Values for Store {
                 return Ok(Committed::Refused { at, found });
             }
         }
+        let writes = transaction.writes.iter().map(|write| written(namespace, write, found.get(&write.key)));
+        let writes = json!(writes.collect::<Result<Vec<_>>>()?).to_string();
         let now = session.now();
         let arguments = [
             writes.as_str().into(),

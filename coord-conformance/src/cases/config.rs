@@ -84,6 +84,7 @@ async fn conditions(ctx: Ctx) -> Verdict {
 async fn deletions(ctx: Ctx) -> Verdict {
     let (client, key) = (ctx.client().await?, ctx.fresh_name());
     client.delete(&key, Condition::Any).await?;
+    demand!(client.history(&key, 1).await?.is_empty(), "something happened where there was no value");
     let version = client.put(&key, b"1".to_vec(), Condition::Absent).await?;
     refusal(NAME, client.delete(&key, Condition::Absent).await, ErrorKind::ConditionFailed)?;
     let wrong = client.delete(&key, Condition::Version(version + 1)).await;

@@ -67,12 +67,14 @@ impl Map {
         });
         entry.mark = entry.mark.max(mark);
         match &write.change {
-            Change::Fence => {
-                self.entries.insert(place, entry);
+            Change::Delete if entry.value.is_some() => entry.value = None,
+            Change::Fence | Change::Delete => {
+                if entry.mark.is_some() {
+                    self.entries.insert(place, entry);
+                }
                 return;
             }
             Change::Put(value) => entry.value = Some(value.clone()),
-            Change::Delete => entry.value = None,
         }
         (entry.version, entry.at, entry.by) = (revision, at, transaction.by.clone());
         self.log.push_back((transaction.namespace.clone(), entry.clone()));

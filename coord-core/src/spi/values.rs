@@ -127,7 +127,7 @@ pub enum Condition {
 pub enum Change {
     /// Its value is replaced.
     Put(Vec<u8>),
-    /// Its value is removed; its mark stays.
+    /// Its value is removed; its mark stays. Where there is no value nothing is changed but the mark, and nothing is logged.
     Delete,
     /// Only its mark is raised. With [`Condition::Token`] only.
     Fence,
