@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use coord_core::{Error, ErrorKind, FencingToken, Result};
-use sqlx::{Row, SqliteConnection};
+use sqlx::{Row, Sqlite, Transaction};
 
 use crate::error::from_sqlx;
 
@@ -14,7 +14,7 @@ use crate::error::from_sqlx;
 /// lets one transaction write at a time, and each one checks the mark in the same step. An equal token passes again.
 ///
 /// The marks are in the table `coord_fences (resource, token)` of your database, which is made if it is missing. The database
-/// may be any one, also the file that [`connect`](crate::connect) uses. The connection is of the version of `sqlx` that this
+/// may be any one, also the file that [`connect`](crate::connect) uses. The transaction is of the version of `sqlx` that this
 /// crate depends on. Begin with `BEGIN IMMEDIATE`, so that the transaction waits for others here and not at its first write.
 ///
 /// ```
@@ -58,18 +58,30 @@ use crate::error::from_sqlx;
 /// Who reads in one transaction and writes in a later one calls it in both: a mark that is raised before the first read
 /// keeps out what a late writer would put between the two.
 ///
+/// A connection without a transaction is not taken, since the check and what follows it would be two steps:
+///
+/// ```compile_fail,E0308
+/// # async fn late(bank: &mut sqlx::SqliteConnection, token: coord_sql::FencingToken) -> coord_sql::Result<()> {
+/// coord_sql::fence(bank, "account 7", token).await
+/// # }
+/// ```
+///
 /// # Cancel safety
 /// Dropped halfway, the mark may or may not be raised in the transaction, which is to be rolled back then.
 ///
 /// # Errors
 /// [`ErrorKind::Fenced`], with both numbers; what the database says, [`ErrorKind::Unavailable`] if it is locked.
-pub async fn fence(connection: &mut SqliteConnection, resource: &str, token: FencingToken) -> Result<()> {
+pub async fn fence(
+    transaction: &mut Transaction<'_, Sqlite>,
+    resource: &str,
+    token: FencingToken,
+) -> Result<()> {
     let failed = |error| from_sqlx(Path::new("of this transaction"), error);
     sqlx::query(
         "CREATE TABLE IF NOT EXISTS coord_fences (resource TEXT NOT NULL PRIMARY KEY, token INTEGER NOT NULL) \
          STRICT, WITHOUT ROWID",
     )
-    .execute(&mut *connection)
+    .execute(&mut **transaction)
     .await
     .map_err(failed)?;
     // The mark is read and raised in one statement.
@@ -79,7 +91,7 @@ pub async fn fence(connection: &mut SqliteConnection, resource: &str, token: Fen
     )
     .bind(resource)
     .bind(token.as_i64())
-    .fetch_one(connection)
+    .fetch_one(&mut **transaction)
     .await
     .and_then(|row| row.try_get(0))
     .map_err(failed)?;

@@ -65,9 +65,10 @@ async fn a_transaction_that_is_undone_raises_no_mark_and_resources_are_apart() {
     let mut transaction = connection.begin().await.unwrap();
     fence(&mut transaction, "a", token(9)).await.unwrap();
     transaction.rollback().await.unwrap();
-    fence(&mut connection, "a", token(5)).await.unwrap();
-    fence(&mut connection, "b", token(1)).await.unwrap();
-    assert_eq!(fence(&mut connection, "a", token(4)).await.unwrap_err().kind(), ErrorKind::Fenced);
+    let mut transaction = connection.begin().await.unwrap();
+    fence(&mut transaction, "a", token(5)).await.unwrap();
+    fence(&mut transaction, "b", token(1)).await.unwrap();
+    assert_eq!(fence(&mut transaction, "a", token(4)).await.unwrap_err().kind(), ErrorKind::Fenced);
 }
 
 /// One step of a writer: a transaction of its own, with the fence first or without it.
