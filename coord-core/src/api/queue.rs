@@ -77,7 +77,8 @@ pub trait Queue: Send + Sync {
     /// [`ErrorKind::InvalidOptions`] for bad options; what the store says.
     async fn receive(&self, queue: &Name, options: &ReceiveOptions) -> Result<Vec<Delivery>>;
 
-    /// Items that were given up, the oldest first: at most `limit` that come after `after`.
+    /// Items that were given up, the oldest first: at most `limit` that come after `after`, or from the oldest on if that one
+    /// is dead no more.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -87,7 +88,7 @@ pub trait Queue: Send + Sync {
     async fn dead_letters(&self, queue: &Name, after: Option<ItemId>, limit: u32) -> Result<Vec<DeadItem>>;
 
     /// Puts items that were given up back at the end of the queue, with no attempts counted. A bound of the queue does not
-    /// keep them out. Returns how many there were.
+    /// keep them out. Returns how many there were; fewer if a reply was lost and the store was asked again.
     ///
     /// # Cancel safety
     /// Dropped halfway, it may or may not be done.
@@ -96,7 +97,7 @@ pub trait Queue: Send + Sync {
     /// What the store says.
     async fn requeue(&self, queue: &Name, items: &[ItemId]) -> Result<u64>;
 
-    /// Drops items that were given up. Returns how many there were.
+    /// Drops items that were given up. Returns how many there were, as [`Queue::requeue`].
     ///
     /// # Cancel safety
     /// Dropped halfway, it may or may not be done.
@@ -114,7 +115,7 @@ pub trait Queue: Send + Sync {
     /// What the store says.
     async fn queue_stats(&self, queue: &Name) -> Result<QueueStats>;
 
-    /// Removes all items that nobody has in hand, and the dead. Returns how many there were. Items in flight stay, and come
+    /// Removes all items that nobody has in hand, and the dead. Returns how many there were, as [`Queue::requeue`]. Items in flight stay, and come
     /// again if they are not acknowledged.
     ///
     /// # Cancel safety

@@ -34,7 +34,8 @@ struct State<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Config<T> {
-    /// Reads the key and follows it until the configuration is dropped.
+    /// Reads the key and follows it until the configuration is dropped. Waits for a store that is away, as a watch does; put
+    /// it into a timeout if the program has to go on without.
     ///
     /// # Cancel safety
     /// Cancel safe.
