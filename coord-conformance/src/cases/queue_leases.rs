@@ -174,7 +174,8 @@ async fn a_lease_counts_from_the_first_request(ctx: Ctx) -> Verdict {
 async fn an_item_given_back_waits(ctx: Ctx) -> Verdict {
     let ([a, b], queue) = (ctx.clients().await?, ctx.fresh_name());
     push(&a, &queue, vec![Item::new("x"), Item::new("y")]).await?;
-    let (delay, start) = (Duration::from_millis(400), ctx.now());
+    // Long enough that the operations before its end are over by then on a busy machine too.
+    let (delay, start) = (Duration::from_secs(3), ctx.now());
     one(&a, &queue, &now(&ctx)).await?.nack(delay).await?;
     let other = one(&b, &queue, &now(&ctx)).await?;
     demand!(text(&other) == "y", "{} came first", text(&other));
