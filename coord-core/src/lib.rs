@@ -48,6 +48,7 @@ mod guarantees;
 pub mod limits;
 pub mod memory;
 mod name;
+mod report;
 pub mod spi;
 mod token;
 
@@ -61,6 +62,7 @@ pub use self::{
     fence::{Fence, FenceGate},
     guarantees::{ClockAssumption, Durability, Features, Guarantees, Scope},
     name::{Name, Namespace},
+    report::{Fact, Report, Weakness},
     spi::{
         jobs::{DeadItem, ItemId, QueueStats},
         values::{Change, Condition, Write},
