@@ -58,7 +58,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// A fresh and empty store for one case. Nothing that another case does may be seen in it.
     ///
     /// # Errors
-    /// Whatever went wrong; the case then fails.
+    /// Whatever went wrong; the case then fails. An error whose source is [`Unavailable`](crate::Unavailable), as made
+    /// from one by `?`, says that there is no server: the case is then *ignored* with the reason on a person's machine.
     async fn open(&self) -> Result<Box<dyn TestStore>>;
 
     /// One more client of a store that another process opened, by its [`TestStore::url`]: how worker processes get

@@ -42,8 +42,11 @@ impl fmt::Debug for Ctx {
 }
 
 impl Ctx {
-    pub(crate) async fn open(backend: Arc<dyn Backend>, case: &'static str) -> Verdict<Self> {
-        let store = backend.open().await?;
+    pub(crate) async fn new(
+        backend: Arc<dyn Backend>,
+        store: Box<dyn TestStore>,
+        case: &'static str,
+    ) -> Verdict<Self> {
         let probe = store.connect_all().await?;
         let guarantees = probe.claims.guarantees();
         let has = (probe.values.is_some(), probe.jobs.is_some());

@@ -51,7 +51,9 @@ fn list(outcomes: &BTreeMap<&'static str, Outcome>) -> String {
     for (name, outcome) in outcomes {
         let _ = match outcome {
             Outcome::Passed => writeln!(list, "pass {name}"),
-            Outcome::Ignored(reason) => writeln!(list, "ignore {name}: {reason}"),
+            Outcome::Ignored(reason) | Outcome::Unavailable(reason) => {
+                writeln!(list, "ignore {name}: {reason}")
+            }
             Outcome::Failed(_) => writeln!(list, "fail {name}"),
         };
     }

@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
+use coord_core::Error;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::{
-    Backend, Ctx, Failure, Verdict,
+    Backend, Ctx, Failure, Unavailable, Verdict,
     cases::{self, Case, Need},
     expectation, worker,
 };
@@ -23,6 +24,8 @@ pub enum Outcome {
     Passed,
     /// The backend does not promise what the case is about.
     Ignored(String),
+    /// There is no server to run the case on, and on a person's machine there need not be.
+    Unavailable(String),
     /// The backend does something else.
     Failed(Failure),
 }
@@ -46,11 +49,17 @@ pub fn main(backend: impl Backend) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
     let outcomes = Arc::new(Mutex::new(BTreeMap::new()));
-    let trials = cases::all().into_iter().map(|case| trial(case, backend.clone(), outcomes.clone()));
+    let cases = cases::all().into_iter();
+    let trials = cases.map(|case| trial(case, backend.clone(), outcomes.clone()));
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     let everything = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.ignored;
     if everything && !arguments.list {
         let outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        if outcomes.values().any(|outcome| matches!(outcome, Outcome::Unavailable(_))) {
+            // The cases have said why.
+            eprintln!("not compared with an expectation: there was no server");
+            return conclusion.exit_code();
+        }
         if let Err(difference) = expectation::compare(&outcomes) {
             eprintln!("{difference}");
             return ExitCode::FAILURE;
@@ -69,7 +78,7 @@ fn trial(
         outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(case.name, outcome.clone());
         match outcome {
             Outcome::Passed => Ok(Completion::Completed),
-            Outcome::Ignored(reason) => Ok(Completion::ignored_with(reason)),
+            Outcome::Ignored(reason) | Outcome::Unavailable(reason) => Ok(Completion::ignored_with(reason)),
             Outcome::Failed(failure) => Err(Failed::from(failure)),
         }
     })
@@ -118,7 +127,11 @@ fn within_runtime(backend: Arc<dyn Backend>, case: Case) -> Outcome {
         if paused {
             tokio::time::pause();
         }
-        let ctx = match Ctx::open(backend, case.name).await {
+        let store = match backend.open().await {
+            Ok(store) => store,
+            Err(error) => return not_opened(error),
+        };
+        let ctx = match Ctx::new(backend, store, case.name).await {
             Ok(ctx) => ctx,
             Err(failure) => return Outcome::Failed(failure),
         };
@@ -138,6 +151,15 @@ fn within_runtime(backend: Arc<dyn Backend>, case: Case) -> Outcome {
     });
     runtime.shutdown_timeout(Duration::from_secs(5));
     outcome
+}
+
+/// What becomes of a case without a store.
+fn not_opened(error: Error) -> Outcome {
+    match Unavailable::within(&error) {
+        Some(unavailable) if unavailable.fails() => Outcome::Failed(Failure::new(unavailable.reason())),
+        Some(unavailable) => Outcome::Unavailable(unavailable.reason().into()),
+        None => Outcome::Failed(error.into()),
+    }
 }
 
 async fn to_its_end(case: &Case, ctx: &Ctx) -> Verdict {

@@ -49,6 +49,7 @@
 //! | [`history`], [`checkers`] | what happened, and the rules that it must keep to |
 //! | [`faults`] | a decorator that loses, delays and cuts off |
 //! | [`worker`] | the program that a case starts, stops and kills |
+//! | [`servers`] | real servers, started and ended by the tests |
 //! | [`harness`] | requirements, deadlines, the expectation, `main` |
 
 pub mod backend;
@@ -62,6 +63,9 @@ pub mod faults;
 pub mod harness;
 pub mod history;
 mod nemesis;
+#[cfg(unix)]
+pub mod servers;
+mod unavailable;
 mod watching;
 pub mod worker;
 mod working;
@@ -72,3 +76,4 @@ pub use client::Client;
 pub use context::Ctx;
 pub use failure::{Failure, Verdict};
 pub use harness::{Outcome, main, run, run_named};
+pub use unavailable::Unavailable;

@@ -1,0 +1,69 @@
+//! Real servers, as the suite starts and ends them: `cargo test -p coord-conformance --test servers [FILTER]`.
+#![cfg(unix)]
+
+mod child;
+#[cfg(feature = "containers")]
+mod containers;
+mod ending;
+mod finding;
+mod postgres;
+mod redis;
+
+use std::process::ExitCode;
+
+use coord_conformance::servers::{self, Test};
+
+/// The tests of the modules, with their names.
+macro_rules! tests {
+    ($($module:ident :: $test:ident),* $(,)?) => {
+        [$((concat!(stringify!($module), "::", stringify!($test)), $module::$test as _)),*]
+    };
+}
+
+fn main() -> ExitCode {
+    if let Some(code) = child::main() {
+        return code;
+    }
+    let here: [Test; 28] = tests![
+        ending::a_dropped_server_leaves_nothing,
+        ending::a_panic_leaves_no_server,
+        ending::a_killed_process_leaves_no_server,
+        ending::a_killed_process_leaves_no_stopped_server,
+        ending::a_killed_process_leaves_no_folder_of_a_killed_server,
+        finding::the_server_of_the_url_is_used,
+        finding::a_server_of_the_url_is_not_killed,
+        finding::a_bad_url_is_not_repeated,
+        finding::a_missing_program_gives_the_reason,
+        finding::a_missing_server_is_ignored_and_fails_in_ci,
+        finding::a_broken_server_fails_everywhere,
+        finding::a_suite_without_a_server_is_ignored_and_fails_in_ci,
+        redis::many_at_once_are_apart,
+        redis::a_restart_keeps_the_append_only_file,
+        redis::a_restart_without_a_file_keeps_nothing,
+        redis::a_stopped_server_answers_when_it_goes_on,
+        redis::users_have_their_passwords_and_rights,
+        redis::settings_arrive,
+        redis::calls_are_counted_at_the_server,
+        redis::tls_is_spoken_and_nothing_else,
+        postgres::several_at_once_are_apart,
+        postgres::a_restart_keeps_what_was_committed,
+        postgres::a_killed_server_has_no_processes_left,
+        postgres::a_stopped_server_answers_when_it_goes_on,
+        postgres::users_have_their_passwords_and_rights,
+        postgres::settings_arrive,
+        postgres::a_bad_statement_is_told,
+        postgres::tls_is_spoken_and_nothing_else,
+    ];
+    #[cfg(not(feature = "containers"))]
+    let contained: [Test; 0] = [];
+    #[cfg(feature = "containers")]
+    let contained: [Test; 6] = tests![
+        containers::redis_runs_in_one,
+        containers::redis_keeps_its_data_over_a_restart,
+        containers::postgres_runs_in_one,
+        containers::postgres_keeps_its_data_over_a_restart,
+        containers::a_killed_process_leaves_no_container,
+        containers::an_image_that_is_not_there_is_told,
+    ];
+    servers::tests(&[here.as_slice(), &contained].concat())
+}

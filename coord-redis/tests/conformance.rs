@@ -1,0 +1,77 @@
+//! The conformance suite on Redis: `cargo test -p coord-redis --test conformance [FILTER]`.
+
+use std::{process::ExitCode, sync::Arc};
+
+use async_trait::async_trait;
+use coord_conformance::{
+    Backend, Stores, TestStore,
+    servers::{Redis, RedisOptions, redis::Reply},
+};
+use coord_core::{Error, ErrorKind, Result, spi::Claims};
+use coord_redis::Store;
+
+#[derive(Debug)]
+struct OnRedis;
+
+#[async_trait]
+impl Backend for OnRedis {
+    fn name(&self) -> &str {
+        "redis"
+    }
+
+    async fn open(&self) -> Result<Box<dyn TestStore>> {
+        let server = Redis::start(&RedisOptions::default().with_own())
+            .map_err(|error| Error::new(ErrorKind::Unavailable, "no server").with_source(error))?;
+        Ok(Box::new(Fresh(server)))
+    }
+
+    async fn connect(&self, url: &str) -> Result<Arc<dyn Claims>> {
+        Ok(Store::open(url).await?)
+    }
+
+    async fn connect_all(&self, url: &str) -> Result<Stores> {
+        Ok(stores(Store::open(url).await?))
+    }
+}
+
+fn stores(store: Arc<Store>) -> Stores {
+    Stores::new(store.clone()).with_values(store.clone()).with_jobs(store)
+}
+
+/// A server of its own, which ends with the case.
+#[derive(Debug)]
+struct Fresh(Redis);
+
+#[async_trait]
+impl TestStore for Fresh {
+    async fn connect(&self) -> Result<Arc<dyn Claims>> {
+        Ok(Store::open(self.0.url()).await?)
+    }
+
+    async fn connect_all(&self) -> Result<Stores> {
+        Ok(stores(Store::open(self.0.url()).await?))
+    }
+
+    fn remembered_changes(&self) -> Option<u64> {
+        Some(1000)
+    }
+
+    fn url(&self) -> Option<String> {
+        Some(self.0.url())
+    }
+
+    /// The keys that do not go by themselves. Of a line that was left, the last token stays for some days.
+    async fn size(&self) -> Result<Option<u64>> {
+        let failed = |error| Error::new(ErrorKind::Internal, "no size").with_source(error);
+        let script = "local n = 0 for _, key in ipairs(redis.call('KEYS', '*')) do \
+                      if string.sub(key, -7) ~= ':claims' or redis.call('HLEN', key) > 1 then n = n + 1 end end return n";
+        match self.0.command(&["EVAL", script, "0"]).map_err(failed)? {
+            Reply::Integer(keys) => Ok(Some(keys.unsigned_abs())),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    coord_conformance::main(OnRedis)
+}
