@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use coord_core::{Result, clock, spi::ClaimId};
+use coord_core::{Report, Result, clock, spi::ClaimId};
 use tokio::task::AbortHandle;
 
 use crate::{
@@ -77,6 +77,20 @@ impl Store {
 }
 
 impl Store {
+    /// Asks the database what it is and how it is set up.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is changed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the database cannot be reached or does not answer in
+    /// time, and what opening it can fail with if it was replaced.
+    pub async fn report(&self) -> Result<Report> {
+        let report = self.shared.dialect.report().await?;
+        let heard = if self.shared.hears() { "pushed" } else { "by looking again every 25 to 50 ms" };
+        Ok(report.with_fact("wake-ups", Some(heard.into())))
+    }
+
     /// Ends the background work and the connections.
     pub(crate) async fn end(&self) {
         self.registrar.abort();

@@ -69,10 +69,21 @@ impl Config {
                     invalid("a '%' in an sqlite URL must be followed by two hexadecimal digits")
                 })?
             }
-            Some((scheme, rest)) if rest.starts_with("//") => {
+            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
-                    format!("this build has no store for the URL scheme '{scheme}'; it has sqlite"),
+                    if cfg!(feature = "postgres") {
+                        "this is the URL of a Postgres server, and here a file is wanted; use connect or PostgresConfig"
+                    } else {
+                        "this build has no store for Postgres; build coord-sql with its feature `postgres`"
+                    },
+                ));
+            }
+            Some((scheme, rest)) if rest.starts_with("//") => {
+                let has = if cfg!(feature = "postgres") { "sqlite and postgres" } else { "sqlite" };
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!("this build has no store for the URL scheme '{scheme}'; it has {has}"),
                 ));
             }
             _ => text.to_owned(),
@@ -236,6 +247,7 @@ mod tests {
             ("sqlite://:memory:", ErrorKind::Unsupported),
             (":memory:", ErrorKind::Unsupported),
             ("postgres://host/db", ErrorKind::Unsupported),
+            ("postgresql://host/db", ErrorKind::Unsupported),
             ("redis://host", ErrorKind::Unsupported),
             ("", ErrorKind::InvalidInput),
             ("sqlite:", ErrorKind::InvalidInput),

@@ -1,8 +1,9 @@
-//! Coordination between the processes of one host through an SQLite file: the SQL backend of `coord`.
+//! Coordination through an SQL database: an SQLite file, for the processes of one host, or a Postgres server, for
+//! processes anywhere.
 //!
-//! There is no server to install. Every process opens the same file; locks, elections, membership, barriers, configuration
-//! and queues work between them, each grant and each delivery with a fencing token. [`fence`] checks a token in a
-//! transaction of your own.
+//! With SQLite there is no server to install: every process opens the same file. Locks, elections, membership, barriers,
+//! configuration and queues work between them, each grant and each delivery with a fencing token. [`fence`] checks a token
+//! in a transaction of your own. For a server see [Postgres](#postgres); what comes before that is about the file.
 //!
 //! ```
 //! use coord_sql::prelude::*;
@@ -84,50 +85,127 @@
 //! # Who may do what
 //! Whoever may write the file may do everything with it. The pipes are made with the permissions of the file, so to share it
 //! between users give their group the right to write the file and its folder.
+//!
+//! # Postgres
+//! With the feature `postgres`, [`connect`] also takes `postgres://user:password@host:5432/database` (or `postgresql://…`; the
+//! parameters `sslmode`, `sslrootcert`, `application_name` and others as `sqlx` reads them) or a `PostgresConfig`. The server
+//! has to be of version 13 or later; the tests run on 15. Everything is in a schema of its own, `coord`, which the first client makes and later
+//! versions bring up to date; several may start at once. A schema of a newer version is refused with
+//! [`ErrorKind::NewerSchema`], a standby with [`ErrorKind::Unsupported`]. To remove it all: `DROP SCHEMA coord CASCADE`, when
+//! nobody uses it.
+//!
+//! An uncontended acquire is one statement, one round trip and one commit, a release another one, and the renewal of all
+//! that a client holds is one. A connection prepares each statement when it first runs it, which is one more round trip.
+//! Every call answers within about ten seconds, also when the server stops to answer. After a call that failed with an
+//! unknown effect the step may have been done; to send it again is safe.
+//!
+//! | event | claims | tokens | values and items |
+//! | --- | --- | --- | --- |
+//! | a client is killed | end with their leases | go on growing | its items in flight come back when their leases end |
+//! | the server is killed or restarts, or the power fails | stay, and their leases run on; renewals go on when it is back | go on growing | nothing that was answered is lost |
+//! | a replica that had everything is promoted | stay | go on growing | nothing is lost |
+//! | a replica that missed the last commits is promoted, or a backup is restored | as in that copy: what was granted after it may be granted again while the earlier holder believes in its lease | go on growing (below), so a fence refuses the earlier holder | as in that copy; watches are told of a gap |
+//! | the schema is dropped and made anew | are gone; holders find out when they renew | go on growing (below) | are gone |
+//!
+//! **Tokens** come from one sequence, which the server never turns back while its data live. The schema remembers the identity of
+//! these data and the timeline of their log. Where either is another one, the sequence is first raised to the wall clock in
+//! microseconds since 1970, also under clients that stay connected. So tokens do not fall as long as the server's wall clock does
+//! not step back below the moment of the last grant, and fewer than a million tokens are taken a second. One case
+//! remains: a restored file-level copy that keeps both identity and timeline, such as a snapshot of the disk, looks like the same
+//! data. After such a restore run `SELECT setval('coord.tokens', coord.microseconds())` before clients connect.
+//!
+//! **Clocks.** Leases are judged by the server's wall clock, because Postgres has no other: it **must not step**. A step forward
+//! ends leases early, while holders still believe in them; a step back makes them last longer. Let the server's clock be
+//! slewed (chrony and ntpd do so by default), and fence what must not be written twice. A promoted server has its own clock:
+//! keep the clocks of all replicas together. The clocks of clients do not matter.
+//!
+//! **Durability.** Whatever gives out a token, a version or an item sets `synchronous_commit` to `on` for its own transaction where
+//! it is `off` or `local`. `remote_write`, `on` and `remote_apply` stay as they are; with `synchronous_standby_names` a grant
+//! is then on a replica too before it is answered, and a promotion loses none. A withdrawal is not waited for. `fsync = off` cannot
+//! be made good for. A primary that lost the network but not its clients goes on granting: promote only what has fenced the old
+//! primary off.
+//!
+//! **Waiting.** A client has one more connection, on which it listens to a channel of its own. A step notifies those clients
+//! whose claims became eligible, and those that watch; the server sends it with the commit. When the connection is lost, it is
+//! made anew, and everything that waits looks again. A lost notification costs time only.
+//!
+//! **Connections.** At most eight for statements, and that one: set `PostgresConfig::with_connections`. A pooler in transaction or
+//! statement mode (pgbouncer) passes no notifications on and loses prepared statements; a client that starts behind one is refused with
+//! [`ErrorKind::Unsupported`]. Session mode works if the pooler lets the start-up parameter `options` through.
+//!
+//! **Roles.** Who makes or updates the schema needs `CREATE` on the database, and owns it from then on. Others need no more than this, to be
+//! granted anew when an update of the library adds tables:
+//! ```sql
+//! GRANT USAGE ON SCHEMA coord TO app;
+//! GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA coord TO app;
+//! GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA coord TO app;
+//! ```
+//! A role with these rights may do everything with every claim, value and item. Roles cannot be kept apart by namespace; give each
+//! group a database. No error, log line or `Debug` shows a password.
+//!
+//! **What is forgotten** is as in the file. The rows of claims and items change often: the tables ask for autovacuum early, which must
+//! be on.
 
 #[cfg(not(unix))]
 compile_error!(
     "coord-sql needs a clock that the processes of a host share, which this library has on Unix only"
 );
 #[cfg(not(feature = "sqlite"))]
-compile_error!("coord-sql needs at least one dialect; enable the feature `sqlite`");
+compile_error!("coord-sql needs its feature `sqlite`, also beside `postgres`");
 
 mod answers;
 mod bell;
 mod claims;
 mod client;
 mod config;
+mod database;
 mod dialect;
 mod error;
 mod fence;
 mod jobs;
 mod keys;
 mod news;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod values;
 mod wakeups;
 
 use std::sync::Arc;
 
-pub use coord_core::{Coordinator, Effect, Error, ErrorKind, Result, prelude};
+pub use coord_core::{Coordinator, Effect, Error, ErrorKind, Report, Result, Weakness, prelude};
 
+#[cfg(feature = "postgres")]
+pub use self::postgres::{Postgres, PostgresConfig, PostgresStore};
 pub use self::{
     client::Store,
     config::{Config, IntoConfig},
-    fence::fence,
+    database::{Database, IntoDatabase},
+    fence::{Fence, fence},
 };
 
-/// Opens the database that a URL, a path or a [`Config`] names, and makes a client of it.
+/// Opens the database that a URL, a path, a [`Config`] or a `PostgresConfig` names, and makes a client of it.
 ///
-/// For a namespace, an owner's name or a decorated store, use [`Sqlite::open`] and [`Coordinator::builder`].
+/// For a namespace, an owner's name or a decorated store, use [`Sqlite::open`] or `Postgres::open`, and
+/// [`Coordinator::builder`].
 ///
 /// # Cancel safety
-/// Dropped halfway, it may leave an empty database.
+/// Dropped halfway, it may leave an empty SQLite file. On a server, the schema is made whole or not at all.
 ///
 /// # Errors
-/// As [`Sqlite::open`].
-pub async fn connect(config: impl IntoConfig) -> Result<Coordinator> {
-    let store = Sqlite::open(config).await?;
-    Coordinator::builder(store.clone()).values(store.clone()).jobs(store).build()
+/// As [`Sqlite::open`] and `Postgres::open`; [`ErrorKind::Unsupported`] for a URL whose scheme needs a feature that this build
+/// does not have.
+pub async fn connect(database: impl IntoDatabase) -> Result<Coordinator> {
+    match database.into_database()? {
+        Database::Sqlite(config) => {
+            let store = Sqlite::open(config).await?;
+            Coordinator::builder(store.clone()).values(store.clone()).jobs(store).build()
+        }
+        #[cfg(feature = "postgres")]
+        Database::Postgres(config) => {
+            let store = Postgres::open(&config).await?;
+            Coordinator::builder(store.clone()).values(store.clone()).jobs(store).build()
+        }
+    }
 }
 
 /// SQLite.

@@ -8,13 +8,16 @@ pub(crate) mod sqlite;
 use std::fmt;
 
 use async_trait::async_trait;
-use coord_core::{Error, ErrorKind, Guarantees, Result};
+use coord_core::{Error, ErrorKind, Guarantees, Report, Result};
 
 /// One kind of database.
 #[async_trait]
 pub(crate) trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// What it promises.
     fn guarantees(&self) -> Guarantees;
+
+    /// What the database is and how it is set up.
+    async fn report(&self) -> Result<Report>;
 
     /// The text of its statements.
     fn statements(&self) -> &'static Statements;

@@ -3,6 +3,8 @@
 
 pub(crate) mod helper;
 pub(crate) mod probe;
+#[cfg(feature = "postgres")]
+pub(crate) mod server;
 pub(crate) mod words;
 
 use std::{sync::Arc, time::Duration};

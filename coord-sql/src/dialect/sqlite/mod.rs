@@ -6,6 +6,7 @@
 mod host;
 mod jobs;
 mod open;
+mod report;
 mod statements;
 mod values;
 
@@ -20,7 +21,7 @@ use std::{
 
 use async_trait::async_trait;
 use coord_core::{
-    ClockAssumption, Durability, Error, Features, Guarantees, Result, Scope,
+    ClockAssumption, Durability, Error, Features, Guarantees, Report, Result, Scope,
     clock::{Clock, Moment},
 };
 use futures_util::TryStreamExt;
@@ -165,6 +166,10 @@ impl Dialect for SqliteFile {
             .with_durability(Durability::Power)
             .with_clock(ClockAssumption::Same)
             .with_features(Features::ALL)
+    }
+
+    async fn report(&self) -> Result<Report> {
+        report::report(self).await
     }
 
     fn statements(&self) -> &'static Statements {

@@ -1,0 +1,74 @@
+//! Making the schema, and bringing it up to date.
+
+use coord_core::{Error, ErrorKind, Result};
+use sqlx::{Connection, PgConnection, Row, migrate::Migrator};
+
+use super::{
+    config::PostgresConfig,
+    error::{NEWER, from_sqlx},
+};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// Serialises clients that start at once. Any number; it is of this library alone.
+const LOCK: i64 = 0x636f_6f72_645f_7371;
+
+/// Makes the schema if it is missing, and adds what is new in it.
+pub(super) async fn prepare(config: &PostgresConfig) -> Result<()> {
+    let place = config.place();
+    let failed = |error| from_sqlx(&place, error);
+    // Of this connection alone: the tables of the library and its record of migrations lie in its schema.
+    let options = config.options.clone().options([("search_path", "coord")]);
+    let mut connection = PgConnection::connect_with(&options).await.map_err(failed)?;
+    let standby: bool =
+        sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await.map_err(failed)?;
+    if standby {
+        let message = format!("the database {place}: it is a standby; connect to the primary");
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    if !is_complete(&mut connection, &place).await? {
+        sqlx::query("SELECT pg_advisory_lock($1)")
+            .bind(LOCK)
+            .execute(&mut connection)
+            .await
+            .map_err(failed)?;
+        sqlx::query("CREATE SCHEMA IF NOT EXISTS coord").execute(&mut connection).await.map_err(failed)?;
+        // Where its record is not set to lie elsewhere, it lies in the search path, and so in the schema.
+        MIGRATIONS
+            .run_direct(None, &mut connection, false)
+            .await
+            .map_err(|error| failed(sqlx::Error::Migrate(Box::new(error))))?;
+    }
+    sqlx::query("SELECT coord.revive()").execute(&mut connection).await.map_err(failed)?;
+    // The end of the session gives the lock back in any case.
+    let _ = connection.close().await;
+    Ok(())
+}
+
+/// Whether all migrations were made, found out by reading alone: a role that only uses the schema may not change it.
+async fn is_complete(connection: &mut PgConnection, place: &str) -> Result<bool> {
+    let failed = |error| from_sqlx(place, error);
+    let there: bool = sqlx::query_scalar("SELECT to_regclass('coord._sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
+    if !there {
+        return Ok(false);
+    }
+    let rows =
+        sqlx::query("SELECT version, checksum FROM coord._sqlx_migrations WHERE success ORDER BY version")
+            .fetch_all(connection)
+            .await
+            .map_err(failed)?;
+    let mut done = 0;
+    for row in rows {
+        let version: i64 = row.try_get(0).map_err(failed)?;
+        let checksum: Vec<u8> = row.try_get(1).map_err(failed)?;
+        match MIGRATIONS.iter().find(|migration| migration.version == version) {
+            None => return Err(Error::new(ErrorKind::NewerSchema, format!("the database {place}: {NEWER}"))),
+            Some(migration) if *migration.checksum != *checksum => return Ok(false),
+            Some(_) => done += 1,
+        }
+    }
+    Ok(done == MIGRATIONS.iter().count())
+}

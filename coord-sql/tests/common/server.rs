@@ -1,0 +1,26 @@
+//! Postgres servers and clients of them.
+
+use std::{error::Error, sync::Arc};
+
+use coord_conformance::servers::{Postgres, PostgresOptions};
+use coord_sql::PostgresStore;
+
+/// A server of this test alone. Without a server program the test fails: it would show nothing.
+pub(crate) fn server(options: PostgresOptions) -> Postgres {
+    Postgres::start(&options.with_own()).unwrap_or_else(|error| panic!("no Postgres server: {error}"))
+}
+
+pub(crate) async fn open(server: &Postgres) -> Arc<PostgresStore> {
+    coord_sql::Postgres::open(server.url()).await.unwrap()
+}
+
+/// All that an error shows, also in its sources.
+pub(crate) fn shown(error: &coord_sql::Error) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(&format!(" {inner} {inner:?}"));
+        source = inner.source();
+    }
+    text
+}

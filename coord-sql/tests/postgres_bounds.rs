@@ -1,0 +1,198 @@
+//! What operations cost on Postgres, counted at the server: in its log of statements, by the transaction ids that it gave
+//! out, and, on the way to it, by how often the client waits for an answer.
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{claim, granted, line, server::server, waiting};
+use coord_conformance::servers::{self, PostgresOptions};
+use coord_core::{
+    Lock, LockOptions, Name,
+    spi::{Claim, Claims, Renewal},
+};
+use coord_sql::{Database, Postgres, PostgresConfig};
+use sqlx::{Connection, PgConnection};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
+};
+
+/// A server that logs the statements of each client, and has no transactions of its own.
+fn logging() -> servers::Postgres {
+    let options = PostgresOptions::default().with_setting("log_statement", "all");
+    server(options.with_setting("log_line_prefix", "%a|").with_setting("autovacuum", "off"))
+}
+
+/// What a stretch of the test costs.
+#[derive(Debug, PartialEq, Eq)]
+struct Cost {
+    /// Statements, of any kind.
+    statements: usize,
+    /// Transactions that changed something.
+    commits: u64,
+    /// How often the client asks for an answer and waits for it.
+    round_trips: u64,
+}
+
+const ONE: Cost = Cost { statements: 1, commits: 1, round_trips: 1 };
+
+/// A client behind a relay, with one connection for statements, so that each is prepared once.
+struct Counted {
+    server: servers::Postgres,
+    syncs: Arc<AtomicU64>,
+    config: PostgresConfig,
+    probe: PgConnection,
+}
+
+impl Counted {
+    async fn new() -> Self {
+        let server = logging();
+        let (port, syncs) = relay(server.port()).await;
+        let url = server.url().replace(&format!(":{}/", server.port()), &format!(":{port}/"));
+        assert_ne!(url, server.url());
+        let url = format!("{url}?application_name=counted&sslmode=disable");
+        let config = PostgresConfig::parse(&url).unwrap().with_connections(1);
+        let probe = PgConnection::connect(&server.url()).await.unwrap();
+        Self { server, syncs, config, probe }
+    }
+
+    fn log(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.server.socket_folder().unwrap().join("log")).unwrap();
+        let ours = log.lines().filter(|line| line.starts_with("counted|LOG:  "));
+        ours.filter(|line| line.contains("execute ") || line.contains("statement: "))
+            .map(Into::into)
+            .collect()
+    }
+
+    async fn transactions(&mut self) -> u64 {
+        let next = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text";
+        let next: String = sqlx::query_scalar(next).fetch_one(&mut self.probe).await.unwrap();
+        next.parse().unwrap()
+    }
+
+    async fn cost<T>(&mut self, what: impl Future<Output = T>) -> (T, Cost) {
+        let (before, transactions) = (self.log().len(), self.transactions().await);
+        let syncs = self.syncs.load(Ordering::SeqCst);
+        let result = what.await;
+        let round_trips = self.syncs.load(Ordering::SeqCst) - syncs;
+        let commits = self.transactions().await - transactions;
+        (result, Cost { statements: self.log().len() - before, commits, round_trips })
+    }
+}
+
+/// Passes everything on to a server, and counts the messages after which a client waits for an answer:
+/// <https://www.postgresql.org/docs/15/protocol-message-formats.html>.
+async fn relay(port: u16) -> (u16, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap().port();
+    let syncs = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&syncs);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+            // A question comes in several messages, none of which may wait for the acknowledgement of the one before.
+            server.set_nodelay(true).unwrap();
+            client.set_nodelay(true).unwrap();
+            let ((asking, mut answering), (mut answers, mut questions)) =
+                (client.into_split(), server.into_split());
+            tokio::spawn(async move { tokio::io::copy(&mut answers, &mut answering).await });
+            let counter = Arc::clone(&counter);
+            tokio::spawn(async move {
+                let _ = count(asking, &mut questions, &counter).await;
+            });
+        }
+    });
+    (here, syncs)
+}
+
+async fn count(
+    mut from: OwnedReadHalf,
+    to: &mut (impl AsyncWriteExt + Unpin),
+    syncs: &AtomicU64,
+) -> std::io::Result<()> {
+    // The first message has a length and no kind.
+    let mut kind = None;
+    loop {
+        let length = from.read_u32().await?;
+        let mut rest = vec![0; length as usize - 4];
+        from.read_exact(&mut rest).await?;
+        if matches!(kind, Some(b'S' | b'Q')) {
+            syncs.fetch_add(1, Ordering::SeqCst);
+        }
+        let message: Vec<u8> = kind.into_iter().chain(length.to_be_bytes()).chain(rest).collect();
+        to.write_all(&message).await?;
+        kind = Some(from.read_u8().await?);
+    }
+}
+
+#[tokio::test]
+async fn acquire_and_release_are_one_statement_and_one_commit_each() {
+    let mut counted = Counted::new().await;
+    let coordinator = coord_sql::connect(Database::Postgres(counted.config.clone())).await.unwrap();
+    let (options, name) = (LockOptions::default(), Name::new("warm").unwrap());
+    // A connection prepares each statement when it first runs it.
+    coordinator.acquire(&name, &options).await.unwrap().release().await.unwrap();
+    for number in 0..5 {
+        let name = Name::new(format!("cost {number}")).unwrap();
+        let (guard, cost) = counted.cost(coordinator.acquire(&name, &options)).await;
+        assert_eq!(cost, ONE, "an uncontended acquire: {:#?}", counted.log());
+        let (released, cost) = counted.cost(guard.unwrap().release()).await;
+        released.unwrap();
+        assert_eq!(cost, ONE, "a release: {:#?}", counted.log());
+    }
+    coordinator.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_other_steps_are_one_statement_each() {
+    let mut counted = Counted::new().await;
+    let store = Postgres::open(&counted.config).await.unwrap();
+    // Twice, the first time to prepare them.
+    for round in 0..2 {
+        let line = line(&format!("cost {round}"));
+        let (a, b) = (claim(&line), claim(&line));
+        let grant = granted(store.claim(&a).await.unwrap());
+        let (standing, joined) = counted.cost(store.claim(&b)).await;
+        waiting(standing.unwrap());
+        let (set, changed) = counted.cost(store.set_value(&grant, b"other")).await;
+        set.unwrap();
+        let (gone, withdrawn) = counted.cost(store.withdraw(&line, a.id)).await;
+        gone.unwrap();
+        let (standing, grant) = counted.cost(store.claim(&b)).await;
+        granted(standing.unwrap());
+        let (seen, read) = counted.cost(store.line(&line)).await;
+        seen.unwrap();
+        let (refused, tried) = counted.cost(store.claim(&Claim { wait: false, ..claim(&line) })).await;
+        refused.unwrap();
+        if round == 1 {
+            assert_eq!([joined, changed, withdrawn, grant], [ONE, ONE, ONE, ONE]);
+            assert_eq!(read, Cost { commits: 0, ..ONE }, "a line");
+            assert_eq!(tried, Cost { commits: 0, ..ONE }, "a claim that is refused");
+        }
+    }
+}
+
+#[tokio::test]
+async fn renewing_a_thousand_grants_is_one_statement_and_one_commit() {
+    let mut counted = Counted::new().await;
+    let store = Postgres::open(&counted.config).await.unwrap();
+    let mut grants = Vec::new();
+    for number in 0..1_000 {
+        let claim = Claim { ttl: Duration::from_secs(600), ..claim(&line(&format!("lock {number}"))) };
+        grants.push(granted(store.claim(&claim).await.unwrap()));
+    }
+    store.renew(&grants).await.unwrap();
+    store.withdraw(&grants[500].line, grants[500].id).await.unwrap();
+    let (renewals, cost) = counted.cost(store.renew(&grants)).await;
+    assert_eq!(cost, ONE);
+    for (number, renewal) in renewals.unwrap().into_iter().enumerate() {
+        assert_eq!(renewal, if number == 500 { Renewal::Lost } else { Renewal::Renewed }, "{number}");
+    }
+}
