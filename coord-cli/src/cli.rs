@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use coord_core::{Error, ErrorKind, FencingToken, Name, Namespace, limits};
 
-use crate::{commands::*, output::Output, status, status::Failure};
+use crate::{commands::*, output::Output, status, status::Failure, store};
 
 /// Runs programs under a lock, an election or a registration or for a queue, and keeps settings, with fencing tokens.
 ///
@@ -40,12 +40,11 @@ fn long_help() -> String {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Globals {
-    /// The store: sqlite:///absolute/path.db or sqlite:relative.db [default: coord.db in the user's state folder]
     #[arg(long, global = true, value_name = "URL", env = "COORD_STORE", hide_env_values = true)]
-    #[arg(help_heading = HEADING)]
+    #[arg(help_heading = HEADING, help = store::help())]
     pub(crate) store: Option<String>,
 
-    /// Keeps names apart from those of other namespaces in the same store
+    /// Keeps names apart from those of other namespaces in the same store [default: what the store's URL says, or default]
     #[arg(long, global = true, value_name = "NAME", env = "COORD_NAMESPACE", hide_env_values = true)]
     #[arg(help_heading = HEADING)]
     namespace: Option<String>,
@@ -67,11 +66,9 @@ pub(crate) struct Globals {
 const HEADING: &str = "Options of every command";
 
 impl Globals {
-    pub(crate) fn namespace(&self) -> Result<Namespace, Failure> {
-        match &self.namespace {
-            Some(namespace) => Ok(Namespace::new(namespace)?),
-            None => Ok(Namespace::default()),
-        }
+    /// The namespace that the options name, if they do.
+    pub(crate) fn namespace(&self) -> Result<Option<Namespace>, Failure> {
+        Ok(self.namespace.as_ref().map(Namespace::new).transpose()?)
     }
 
     /// The TTL, checked before the store is opened. The backend may allow less, and says so before any I/O too.
@@ -116,6 +113,7 @@ pub(crate) enum Command {
     Fence(fenced::Fence),
     Write(fenced::Write),
     Read(fenced::Read),
+    Doctor(doctor::Doctor),
     Completions(Completions),
 }
 
@@ -135,6 +133,7 @@ impl Command {
             Self::Fence(command) => command.run(globals).await,
             Self::Write(command) => command.run(globals).await,
             Self::Read(command) => command.run(globals).await,
+            Self::Doctor(command) => command.run(globals).await,
             Self::Completions(command) => command.run(),
         }
     }

@@ -53,8 +53,8 @@ fn log(verbose: u8) -> Result<(), Failure> {
             .map_err(|error| Failure::usage(format!("{key} is no filter: {error}")))?,
         None => EnvFilter::new(match verbose {
             0 => "error",
-            1 => "warn,coord=info,coord_core=info,coord_sql=info",
-            2 => "warn,coord=debug,coord_core=debug,coord_sql=debug",
+            1 => "warn,coord=info,coord_core=info,coord_sql=info,coord_redis=info",
+            2 => "warn,coord=debug,coord_core=debug,coord_sql=debug,coord_redis=debug",
             _ => "trace",
         }),
     };

@@ -9,7 +9,7 @@ use crate::{
     cli::Globals,
     signals::Signals,
     status::{self, Failure},
-    store,
+    store::{self, Backend},
 };
 
 /// How long a release and the shutdown may take. What a silent store keeps longer ends with its lease.
@@ -21,8 +21,16 @@ pub(crate) async fn with_store(
     globals: &Globals,
     work: impl AsyncFnOnce(Coordinator) -> Result<u8, Failure>,
 ) -> Result<u8, Failure> {
-    let coordinator = store::open(globals).await?;
-    let outcome = work(coordinator.clone()).await;
+    with_backend(globals, async |_, coordinator| work(coordinator).await).await
+}
+
+/// As [`with_store`], for what only the backend itself can tell.
+pub(crate) async fn with_backend(
+    globals: &Globals,
+    work: impl AsyncFnOnce(&Backend, Coordinator) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    let (backend, coordinator) = store::open(globals).await?;
+    let outcome = work(&backend, coordinator.clone()).await;
     match tokio::time::timeout(PATIENCE, coordinator.shutdown()).await {
         Ok(Ok(())) => debug!("the store is closed"),
         Ok(Err(error)) => warn(&format!("the store was not closed in order: {}", status::describe(&error))),

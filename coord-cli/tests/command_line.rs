@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use support::{Store, bare, run};
 
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 27] = [
     "lock",
     "elect",
     "leader",
@@ -32,6 +32,7 @@ const COMMANDS: [&str; 26] = [
     "fence",
     "write",
     "read",
+    "doctor",
     "completions",
 ];
 
@@ -58,7 +59,8 @@ fn every_help_has_an_example() {
 
 #[test]
 fn the_help_shows_no_password() {
-    let url = "redis://me:secret@host";
+    // Nobody listens there.
+    let url = "redis://me:secret@127.0.0.1:1";
     for arguments in
         [&["--help"][..], &["lock", "--help"], &["lock", "x", "--", "true"], &["-vvv", "leader", "x"]]
     {
@@ -142,7 +144,8 @@ fn usage_errors() {
         &["write", "k", "v", "--token", "mine"],
         &["read"],
         &["completions", "cmd"],
-        &["--store", "redis://me:secret@host", "leader", "x"],
+        &["--store", "redis://me:secret@host/x", "leader", "x"],
+        &["--store", "zk://me:secret@host", "leader", "x"],
         &["--store", "memory:", "leader", "x"],
         &["--store", "coord.db", "leader", "x"],
         &["--store", "sqlite:", "leader", "x"],

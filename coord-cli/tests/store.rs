@@ -79,3 +79,22 @@ fn one_that_waits_for_a_silent_store_can_be_told_to_stop() {
     assert_eq!((stopped.status, stopped.stdout.as_str()), (143, ""), "{stopped:?}");
     drop(blocked);
 }
+
+#[test]
+fn doctor_says_where_and_what_the_file_is() {
+    let store = Store::new();
+    let path = store.folder.path().join("coord.db");
+    let seen = store.json(&["doctor", "--json"]).remove(0);
+    assert_eq!((&seen["backend"], &seen["weaknesses"]), (&"sqlite".into(), &serde_json::json!([])));
+    assert_eq!(seen["guarantees"]["scope"], "host");
+    assert_eq!(seen["guarantees"]["durability"], "power");
+    assert_eq!(seen["facts"]["path"], path.to_str().unwrap());
+    assert_eq!(seen["facts"]["journal_mode"], "wal");
+    for known in ["version", "schema", "synchronous", "boot", "clock"] {
+        assert!(seen["facts"][known].as_str().is_some_and(|value| !value.is_empty()), "{known}: {seen}");
+    }
+    let text = store.run(&["doctor"]);
+    assert_eq!((text.status, text.stderr.as_str()), (0, ""), "{text:?}");
+    assert!(text.stdout.contains(path.to_str().unwrap()) && text.stdout.contains("wal"), "{text:?}");
+    assert_eq!(store.run(&["doctor", "--store", "sqlite:/nowhere/at/all.db"]).status, 69);
+}

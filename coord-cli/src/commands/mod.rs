@@ -3,6 +3,7 @@
 pub(crate) mod barrier;
 pub(crate) mod config;
 pub(crate) mod dead;
+pub(crate) mod doctor;
 pub(crate) mod elect;
 pub(crate) mod fenced;
 pub(crate) mod inspect;

@@ -22,10 +22,10 @@ const COORD: &str = env!("CARGO_BIN_EXE_coord");
 /// However slow the machine is, nothing takes longer.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A store in a folder that goes away with it.
+/// A store. Its folder goes away with it.
 pub struct Store {
     pub folder: tempfile::TempDir,
-    url: String,
+    pub url: String,
 }
 
 impl Store {
@@ -33,6 +33,11 @@ impl Store {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("coord.db").display());
         Self { folder, url }
+    }
+
+    /// The store at this URL.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), url: url.into() }
     }
 
     /// The command with these arguments on this store.
