@@ -1,7 +1,7 @@
 //! What the example programs share: which store to use, and where to keep what they protect.
 //!
-//! The programs are in `src/bin`. Each runs without set-up on an SQLite file of its own, and on any store whose URL is
-//! its first argument or in `COORD_STORE`. Each checks what it claims and fails if that is not so.
+//! The programs are in `src/bin`. Each runs without set-up on an SQLite file of its own, and on the store whose URL, such as
+//! `redis://127.0.0.1`, is its first argument or in `COORD_STORE`. Each checks what it claims and fails if that is not so.
 
 use std::{
     env, fs,
@@ -19,8 +19,20 @@ use tempfile::TempDir;
 /// What the examples return.
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
+const STORE: &str = "COORD_STORE";
 const ROLE: &str = "COORD_EXAMPLE_ROLE";
 const FOLDER: &str = "COORD_EXAMPLE_FOLDER";
+
+/// A client of the store that a URL names: a program that is to run on any store picks the crate by the scheme.
+///
+/// # Errors
+/// A URL that names no store; a store that cannot be reached.
+pub async fn connect(url: &str) -> Result<Coordinator> {
+    match url.split_once(':') {
+        Some(("redis" | "rediss" | "unix", _)) => Ok(coord_redis::connect(url).await?),
+        _ => Ok(coord_sql::connect(url).await?),
+    }
+}
 
 /// One run of an example, in one process or several.
 #[derive(Debug)]
@@ -49,7 +61,7 @@ impl Stage {
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
-        let url = words.into_iter().next().or_else(|| env::var("COORD_STORE").ok());
+        let url = words.into_iter().next().or_else(|| env::var(STORE).ok());
         let url = url.unwrap_or_else(|| format!("sqlite://{}", folder.join("coord.db").display()));
         Ok(Self { url, folder, flags, _temporary: temporary })
     }
@@ -67,7 +79,7 @@ impl Stage {
     pub async fn client(&self) -> Result<Coordinator> {
         let run = self.folder.file_name().map(|name| name.to_string_lossy().into_owned());
         let namespace = Namespace::new(run.unwrap_or_default())?;
-        Ok(coord_sql::connect(&self.url).await?.with_namespace(namespace))
+        Ok(connect(&self.url).await?.with_namespace(namespace))
     }
 
     /// The example's own database: the resource that it protects. It has nothing to do with the store.
@@ -91,7 +103,12 @@ impl Stage {
     /// A program that has been moved away.
     pub fn another(&self, role: &str) -> Result<Command> {
         let mut command = Command::new(env::current_exe()?);
-        command.arg(&self.url).args(&self.flags).env(ROLE, role).env(FOLDER, fs::canonicalize(&self.folder)?);
+        // Not as an argument: everybody can read those, and the URL may hold a password.
+        command
+            .env(STORE, &self.url)
+            .args(&self.flags)
+            .env(ROLE, role)
+            .env(FOLDER, fs::canonicalize(&self.folder)?);
         Ok(command)
     }
 

@@ -47,12 +47,17 @@ fn links_lead_somewhere() {
     assert!(checked > 50, "only {checked} links found");
 }
 
+/// The cases that a backend passes.
+fn passed(backend: &str) -> BTreeSet<String> {
+    let expected = fs::read_to_string(root().join(backend).join("tests/conformance.expected")).unwrap();
+    expected.lines().filter_map(|line| line.strip_prefix("pass ")).map(Into::into).collect()
+}
+
 /// A link whose text is `` `a_test` `` or `` `a::case` `` claims that a test shows something: the file has to hold that
-/// test, and a case has to be among those that SQLite passes.
+/// test, and a case has to be among those that SQLite and Redis pass.
 #[test]
 fn tests_that_are_named_exist() {
-    let passed = fs::read_to_string(root().join("coord-sql/tests/conformance.expected")).unwrap();
-    let passed: BTreeSet<_> = passed.lines().filter_map(|line| line.strip_prefix("pass ")).collect();
+    let passed = ["coord-sql", "coord-redis"].map(|backend| (backend, passed(backend)));
     let mut checked = 0;
     for paper in papers() {
         let text = fs::read_to_string(&paper).unwrap();
@@ -65,11 +70,13 @@ fn tests_that_are_named_exist() {
             let function = name.rsplit("::").next().unwrap();
             let file = fs::read_to_string(paper.parent().unwrap().join(&target)).unwrap();
             assert!(file.contains(&format!("fn {function}(")), "{}: {name} in {target}", paper.display());
-            assert!(
-                !target.contains("/cases/") || passed.contains(name),
-                "{}: SQLite does not pass the case {name}",
-                paper.display()
-            );
+            for (backend, passed) in &passed {
+                assert!(
+                    !target.contains("/cases/") || passed.contains(name),
+                    "{}: {backend} does not pass the case {name}",
+                    paper.display()
+                );
+            }
             checked += 1;
         }
     }

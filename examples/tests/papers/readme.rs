@@ -7,12 +7,14 @@ use std::{
     process::{Command, Output},
 };
 
+use coord_conformance::servers::{Redis, RedisOptions};
+
 use crate::text::{blocks, ranked, root, sessions};
 
 /// One test for each command of the README that runs an example.
 macro_rules! shown {
     ($($test:ident: $command:literal,)*) => {
-        $(#[test] fn $test() { prints_what_is_shown($command); })*
+        $(#[test] fn $test() { prints_what_is_shown($command, None); })*
         const SHOWN: &[&str] = &[$($command),*];
     };
 }
@@ -34,11 +36,11 @@ shown! {
 
 const CARGO: &str = "cargo run -q -p coord-examples --bin ";
 
-fn prints_what_is_shown(command: &str) {
+fn prints_what_is_shown(command: &str, store: Option<&str>) {
     let shown = sessions("README.md").remove(&format!("{CARGO}{command}")).expect("the README shows it");
     let folder = tempfile::tempdir().unwrap();
     let mut words = command.split(' ').filter(|word| *word != "--");
-    let output = example(words.next().unwrap(), folder.path()).args(words).output().unwrap();
+    let output = example(words.next().unwrap(), folder.path()).args(words).args(store).output().unwrap();
     let printed = succeeded(output);
     assert_eq!(ranked(&printed), ranked(&shown), "\nprinted:\n{printed}\nthe README shows:\n{shown}");
 }
@@ -88,4 +90,21 @@ fn a_store_can_be_given() {
     let unknown = example("three_workers", folder.path()).arg("nowhere://host").output().unwrap();
     assert!(!unknown.status.success());
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("nowhere"), "{unknown:?}");
+}
+
+/// The same programs on a server print what the README shows for SQLite.
+#[test]
+fn a_server_can_be_given() {
+    let server = match Redis::start(&RedisOptions::default()) {
+        Ok(server) => server,
+        Err(unavailable) if unavailable.fails() => panic!("{unavailable}"),
+        Err(unavailable) => return eprintln!("ignored: {unavailable}"),
+    };
+    let commands =
+        ["three_workers", "leader_failover", "fenced_account -- --table", "work_queue", "live_config"];
+    for command in commands {
+        prints_what_is_shown(command, Some(&server.url()));
+    }
+    let calls = server.calls().unwrap();
+    assert!(calls.get("evalsha").is_some_and(|scripts| *scripts > 100), "{calls:?}");
 }

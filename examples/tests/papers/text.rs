@@ -51,7 +51,7 @@ pub(crate) fn ranked(text: &str) -> String {
     for word in words() {
         let digits = number(word);
         if is_token(&digits) {
-            let token = digits.parse().unwrap();
+            let token: u64 = digits.parse().unwrap();
             let rank = tokens.iter().position(|known| *known == token).unwrap();
             ranked.push_str(&format!("<token {rank}>{}", &word[digits.len()..]));
         } else {
