@@ -14,6 +14,7 @@ mod queue;
 mod registry;
 mod rwlock;
 mod semaphore;
+mod take;
 mod typed;
 
 pub use barrier::{Barrier, BarrierOptions, BarrierPass, Inside};
