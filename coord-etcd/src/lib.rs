@@ -1,0 +1,1 @@
+//! Coordination between processes of any hosts through an etcd cluster: the etcd backend of `coord`.
