@@ -7,12 +7,12 @@ use crate::{Failure, Outcome, Verdict};
 /// Set, it makes a run write the list anew.
 const BLESS: &str = "COORD_BLESS";
 
-/// Compares the outcomes of a whole run with the list.
+/// Compares the outcomes of a whole run with the list; with that of this backend, where the test has several.
 ///
 /// # Errors
 /// Every difference, and what to do about it.
-pub(crate) fn compare(outcomes: &BTreeMap<&'static str, Outcome>) -> Verdict {
-    let Some(file) = file() else {
+pub(crate) fn compare(backend: Option<&str>, outcomes: &BTreeMap<&'static str, Outcome>) -> Verdict {
+    let Some(file) = file(backend) else {
         eprintln!("not compared with an expectation: the test was not started by cargo");
         return Ok(());
     };
@@ -36,14 +36,15 @@ pub(crate) fn compare(outcomes: &BTreeMap<&'static str, Outcome>) -> Verdict {
     )))
 }
 
-/// `tests/<test target>.expected` in the folder of the crate whose test runs.
-fn file() -> Option<PathBuf> {
+/// `tests/<test target>[.<backend>].expected` in the folder of the crate whose test runs.
+fn file(backend: Option<&str>) -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR")?);
     let program = std::env::current_exe().ok()?;
     let stem = program.file_stem()?.to_str()?;
     // Cargo appends a hash: `conformance-0123456789abcdef`.
     let target = stem.rsplit_once('-').map_or(stem, |(target, _)| target);
-    Some(folder.join("tests").join(format!("{target}.expected")))
+    let backend = backend.map(|name| format!(".{name}")).unwrap_or_default();
+    Some(folder.join("tests").join(format!("{target}{backend}.expected")))
 }
 
 fn list(outcomes: &BTreeMap<&'static str, Outcome>) -> String {

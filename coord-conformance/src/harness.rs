@@ -42,38 +42,53 @@ const THREADS: usize = 8;
 /// The `main` of a backend's test target: libtest's options and output. A process that a case started becomes a
 /// worker instead.
 pub fn main(backend: impl Backend) -> ExitCode {
-    let backend: Arc<dyn Backend> = Arc::new(backend);
+    suite(&[Arc::new(backend)])
+}
+
+/// As [`main`], for a crate with several backends, or with several kinds of servers behind one. Each runs all cases, as
+/// `<name of the backend>::<case>`, and has an expectation of its own, `tests/<test target>.<name of the backend>.expected`.
+pub fn main_of_all(backends: &[Arc<dyn Backend>]) -> ExitCode {
+    suite(backends)
+}
+
+type Outcomes = BTreeMap<&'static str, Outcome>;
+
+fn suite(backends: &[Arc<dyn Backend>]) -> ExitCode {
     if let Ok(url) = std::env::var(worker::WORKER) {
-        return worker::main(&backend, &url);
+        let name = std::env::var(worker::BACKEND).unwrap_or_default();
+        let backend = backends.iter().find(|backend| backend.name() == name).or(backends.first());
+        return backend.map_or(ExitCode::FAILURE, |backend| worker::main(backend, &url));
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
-    let outcomes = Arc::new(Mutex::new(BTreeMap::new()));
-    let cases = cases::all().into_iter();
-    let trials = cases.map(|case| trial(case, backend.clone(), outcomes.clone()));
+    let several = backends.len() > 1;
+    let runs: Vec<_> = backends.iter().map(|backend| (backend, Arc::<Mutex<Outcomes>>::default())).collect();
+    let trials = runs.iter().flat_map(|(backend, outcomes)| {
+        cases::all().into_iter().map(move |case| trial(case, backend, several, outcomes.clone()))
+    });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     let everything = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.ignored;
-    if everything && !arguments.list {
+    if !everything || arguments.list {
+        return conclusion.exit_code();
+    }
+    let mut differs = false;
+    for (backend, outcomes) in runs {
         let outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         if outcomes.values().any(|outcome| matches!(outcome, Outcome::Unavailable(_))) {
             // The cases have said why.
-            eprintln!("not compared with an expectation: there was no server");
-            return conclusion.exit_code();
-        }
-        if let Err(difference) = expectation::compare(&outcomes) {
+            eprintln!("{} is not compared with an expectation: there was no server", backend.name());
+        } else if let Err(difference) = expectation::compare(several.then(|| backend.name()), &outcomes) {
             eprintln!("{difference}");
-            return ExitCode::FAILURE;
+            differs = true;
         }
     }
-    conclusion.exit_code()
+    if differs { ExitCode::FAILURE } else { conclusion.exit_code() }
 }
 
-fn trial(
-    case: Case,
-    backend: Arc<dyn Backend>,
-    outcomes: Arc<Mutex<BTreeMap<&'static str, Outcome>>>,
-) -> Trial {
-    Trial::ignorable_test(case.name, move || {
+fn trial(case: Case, backend: &Arc<dyn Backend>, several: bool, outcomes: Arc<Mutex<Outcomes>>) -> Trial {
+    let name = if several { format!("{}::{}", backend.name(), case.name) } else { case.name.into() };
+    let backend = backend.clone();
+    Trial::ignorable_test(name, move || {
         let outcome = run(&backend, &case);
         outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(case.name, outcome.clone());
         match outcome {

@@ -75,5 +75,5 @@ pub use backend::{Backend, Stores, TestStore};
 pub use client::Client;
 pub use context::Ctx;
 pub use failure::{Failure, Verdict};
-pub use harness::{Outcome, main, run, run_named};
+pub use harness::{Outcome, main, main_of_all, run, run_named};
 pub use unavailable::Unavailable;

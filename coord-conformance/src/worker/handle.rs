@@ -17,7 +17,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Answer, Command, Message, NAME, Request, WORKER};
+use super::{Answer, BACKEND, Command, Message, NAME, Request, WORKER};
 use crate::{
     Ctx, Failure, Verdict,
     history::{Event, History, Op},
@@ -55,6 +55,7 @@ impl Worker {
         let mut child = tokio::process::Command::new(program)
             .env(WORKER, url)
             .env(NAME, &name)
+            .env(BACKEND, ctx.backend().name())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

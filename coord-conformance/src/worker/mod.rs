@@ -25,6 +25,8 @@ use crate::{
 pub const WORKER: &str = "COORD_WORKER";
 /// The environment variable with the worker's name in the history.
 const NAME: &str = "COORD_WORKER_NAME";
+/// Set beside it: the backend's name.
+pub(crate) const BACKEND: &str = "COORD_WORKER_BACKEND";
 
 /// A command with a number for its answer.
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,11 +1,8 @@
-//! The conformance suite on Postgres: `cargo test -p coord-sql --features postgres --test postgres [FILTER]`.
+//! Postgres: one server, where each case has a database of its own.
 
-use std::{
-    process::ExitCode,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU32, Ordering},
 };
 
 use async_trait::async_trait;
@@ -20,7 +17,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 #[derive(Debug)]
-struct OnPostgres;
+pub(crate) struct OnPostgres;
 
 /// One server for all cases; each case has a database of its own.
 fn server() -> std::result::Result<&'static servers::Postgres, Unavailable> {
@@ -139,8 +136,4 @@ impl TestStore for Fresh {
         };
         count.await.map(Some).map_err(failed)
     }
-}
-
-fn main() -> ExitCode {
-    coord_conformance::main(OnPostgres)
 }

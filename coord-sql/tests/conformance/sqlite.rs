@@ -1,6 +1,6 @@
-//! The conformance suite on SQLite: `cargo test -p coord-sql --test conformance [FILTER]`.
+//! SQLite: each case has a file of its own.
 
-use std::{process::ExitCode, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use coord_conformance::{Backend, Stores, TestStore};
@@ -10,7 +10,7 @@ use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
 #[derive(Debug)]
-struct OnSqlite;
+pub(crate) struct OnSqlite;
 
 #[async_trait]
 impl Backend for OnSqlite {
@@ -70,8 +70,4 @@ impl TestStore for Fresh {
         let pages = count.await;
         pages.map(Some).map_err(|error| Error::new(ErrorKind::Internal, "no size").with_source(error))
     }
-}
-
-fn main() -> ExitCode {
-    coord_conformance::main(OnSqlite)
 }
