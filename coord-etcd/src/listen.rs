@@ -1,0 +1,176 @@
+//! The stream of watches: the task that opens them, passes on what they tell, and opens them again when the stream ends.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use etcd_client::{EventType, WatchFilterType, WatchOptions, WatchRequestSender, WatchResponse};
+use futures_util::StreamExt;
+
+use crate::{
+    client::Shared,
+    link::Link,
+    wakeups::{Of, Topic},
+};
+
+/// How long the server may tell nothing before it is asked for a sign of life.
+const QUIET: Duration = Duration::from_millis(1500);
+
+/// How long it may then take.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// How long opening a stream may take.
+const TO_OPEN: Duration = Duration::from_secs(3);
+
+/// How often watches that nobody waits for are looked for.
+const TIDY: Duration = Duration::from_secs(2);
+
+/// The longest pause before the stream is opened again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Listens until the client is closed.
+pub(crate) async fn listen(shared: Arc<Shared>) {
+    let mut failures = 0_u32;
+    while !shared.is_closed() {
+        if !shared.hub.is_wanted() {
+            shared.hub.topics_changed.notified().await;
+            continue;
+        }
+        match shared.links.link(&shared.config).await {
+            Err(error) => {
+                failures += 1;
+                tracing::debug!(%error, "no watch can be opened");
+            }
+            Ok(link) => {
+                let mut heard = false;
+                match follow(&shared, &link, &mut heard).await {
+                    Ok(()) => failures = 0,
+                    Err(why) => {
+                        failures = if heard { 0 } else { failures + 1 };
+                        tracing::debug!(%why, "the stream of watches ended; it is opened again");
+                        shared.links.failed(&link);
+                    }
+                }
+                shared.hub.disconnected();
+            }
+        }
+        if failures > 0 {
+            let pause = Duration::from_millis(100) * 2_u32.pow(failures.min(5) - 1);
+            tokio::time::sleep(pause.min(LONGEST_PAUSE).mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        }
+    }
+}
+
+/// The watches of one stream.
+struct Stream {
+    sender: WatchRequestSender,
+    topics: HashMap<i64, Topic>,
+    next: i64,
+}
+
+/// Follows one stream to its end. `Ok`: nobody waits for anything any more.
+async fn follow(shared: &Shared, link: &Link, heard: &mut bool) -> Result<(), String> {
+    let mut first = shared.hub.to_open().into_iter();
+    let Some(topic) = first.next() else { return Ok(()) };
+    let opening = link.watch.clone();
+    let opened = async move {
+        let mut opening = opening;
+        opening.watch(topic.prefix.clone(), Some(options(&topic, 1))).await.map(|stream| (topic, stream))
+    };
+    let opened = tokio::time::timeout(TO_OPEN, opened).await.map_err(|_| "it did not open in time")?;
+    let (topic, stream) = opened.map_err(|error| error.to_string())?;
+    let (sender, mut responses) = stream.split();
+    let mut stream = Stream { sender, topics: HashMap::from([(1, topic)]), next: 1 };
+    for topic in first {
+        stream.open(topic).await?;
+    }
+    let mut asked = false;
+    let mut tidy = tokio::time::interval(TIDY);
+    loop {
+        tokio::select! {
+            response = tokio::time::timeout(if asked { SILENCE } else { QUIET }, responses.next()) => match response {
+                Err(_) if asked => return Err("the server is silent".into()),
+                Err(_) => {
+                    asked = true;
+                    within(stream.sender.request_progress()).await?;
+                }
+                Ok(None) => return Err("the server ended it".into()),
+                Ok(Some(Err(error))) => return Err(error.to_string()),
+                Ok(Some(Ok(response))) => {
+                    asked = false;
+                    *heard = true;
+                    stream.hear(shared, &response);
+                }
+            },
+            () = shared.hub.topics_changed.notified() => {}
+            _ = tidy.tick() => {
+                for topic in shared.hub.to_close() {
+                    stream.close(&topic).await?;
+                }
+                if stream.topics.is_empty() && !shared.hub.is_wanted() {
+                    return Ok(());
+                }
+            }
+        }
+        for topic in shared.hub.to_open() {
+            stream.open(topic).await?;
+        }
+    }
+}
+
+impl Stream {
+    async fn open(&mut self, topic: Topic) -> Result<(), String> {
+        self.next += 1;
+        let id = self.next;
+        within(self.sender.watch(topic.prefix.clone(), Some(options(&topic, id)))).await?;
+        self.topics.insert(id, topic);
+        Ok(())
+    }
+
+    async fn close(&mut self, topic: &Topic) -> Result<(), String> {
+        let found = self.topics.iter().find(|(_, open)| *open == topic).map(|(id, _)| *id);
+        let Some(id) = found else { return Ok(()) };
+        self.topics.remove(&id);
+        within(self.sender.cancel(id)).await
+    }
+
+    fn hear(&mut self, shared: &Shared, response: &WatchResponse) {
+        let id = response.watch_id();
+        let Some(topic) = self.topics.get(&id) else { return };
+        if response.canceled() {
+            tracing::warn!(reason = response.cancel_reason(), "the server ended a watch");
+            shared.hub.ended(topic, response.created());
+            self.topics.remove(&id);
+            return;
+        }
+        if response.created() {
+            let revision = response.header().map_or(0, etcd_client::ResponseHeader::revision);
+            shared.hub.opened(topic, revision);
+            return;
+        }
+        let deleted: Vec<_> = response
+            .events()
+            .iter()
+            .filter(|event| event.event_type() == EventType::Delete)
+            .filter_map(|event| event.kv().map(|kv| (kv.key(), kv.mod_revision())))
+            .collect();
+        if !response.events().is_empty() {
+            shared.hub.tell(topic, &deleted);
+        }
+    }
+}
+
+fn options(topic: &Topic, id: i64) -> WatchOptions {
+    let options = WatchOptions::new().with_prefix().with_watch_id(id).with_fragment();
+    match topic.of {
+        Of::All => options,
+        Of::Puts => options.with_filters([WatchFilterType::NoDelete]),
+        Of::Deletes => options.with_filters([WatchFilterType::NoPut]),
+    }
+}
+
+/// Sends something on the stream, which a server that reads nothing may block.
+async fn within(sending: impl Future<Output = Result<(), etcd_client::Error>>) -> Result<(), String> {
+    match tokio::time::timeout(SILENCE, sending).await {
+        Ok(sent) => sent.map_err(|error| error.to_string()),
+        Err(_) => Err("the server takes nothing".into()),
+    }
+}
