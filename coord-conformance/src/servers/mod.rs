@@ -36,7 +36,7 @@ use coord_core::clock::Clock;
 use libtest_mimic::{Arguments, Completion, Trial};
 
 pub use self::{
-    postgres::{Postgres, PostgresOptions},
+    postgres::{PgBouncer, Postgres, PostgresOptions},
     redis::{Redis, RedisOptions},
 };
 pub use crate::unavailable::Unavailable;

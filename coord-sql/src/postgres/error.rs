@@ -34,8 +34,8 @@ fn meaning(code: &str) -> (ErrorKind, &'static str) {
         "08P01" => {
             return (
                 ErrorKind::Unsupported,
-                "the connection's options are refused, as poolers do; connect to the server itself, or let the pooler pass \
-                 `options` on and use its session mode",
+                "the connection's options are refused, as poolers do; connect to the server itself, or to PgBouncer in session mode \
+                 with `ignore_startup_parameters = options, extra_float_digits`",
             );
         }
         "3D000" => {
@@ -54,6 +54,13 @@ fn meaning(code: &str) -> (ErrorKind, &'static str) {
             return (
                 ErrorKind::Unavailable,
                 "it took too long: others hold the lock of this name, or the server is busy; try again",
+            );
+        }
+        "28000" => {
+            return (
+                ErrorKind::Permission,
+                "the server does not let this role in from here this way; correct the URL (does it want TLS? see sslmode), or \
+                 the server's pg_hba.conf",
             );
         }
         _ => {}
@@ -110,9 +117,42 @@ pub(super) fn is_of_the_statement(error: &sqlx::Error) -> bool {
     })
 }
 
+/// What an error of TLS means, before which nothing was asked for.
+#[cfg(feature = "tls")]
+fn of_tls(error: &std::io::Error) -> Option<(ErrorKind, &'static str)> {
+    use rustls::Error as Tls;
+
+    Some(match error.get_ref()?.downcast_ref::<Tls>()? {
+        Tls::InvalidCertificate(_) => (
+            ErrorKind::InvalidInput,
+            "its certificate is not trusted or is for another name; name the file of its CA by sslrootcert in the URL, and \
+             the host as the certificate does",
+        ),
+        Tls::AlertReceived(_) => (
+            ErrorKind::Permission,
+            "it refuses our side of TLS; does it want a certificate of the client (sslcert)?",
+        ),
+        _ => (ErrorKind::Unavailable, "TLS with it failed; check sslmode in the URL"),
+    })
+}
+
+#[cfg(not(feature = "tls"))]
+fn of_tls(_error: &std::io::Error) -> Option<(ErrorKind, &'static str)> {
+    None
+}
+
+/// An error on the way to a client, which has asked for nothing yet.
+pub(super) fn on_connecting(place: &str, error: sqlx::Error) -> Error {
+    told(place, error, true)
+}
+
 /// An error of the driver, at this database, in our words. Whether it may have taken effect is not known to an error of the
 /// connection; an answer of the server says that it did not, but for a server that ends while it commits.
 pub(super) fn from_sqlx(place: &str, error: sqlx::Error) -> Error {
+    told(place, error, false)
+}
+
+fn told(place: &str, error: sqlx::Error, connecting: bool) -> Error {
     let mut unknown = false;
     let (kind, advice) = match &error {
         sqlx::Error::Database(database) => {
@@ -120,7 +160,11 @@ pub(super) fn from_sqlx(place: &str, error: sqlx::Error) -> Error {
             unknown = matches!(code.get(..2), Some("08" | "57")) && code != "57014";
             meaning(&code)
         }
-        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => {
+        sqlx::Error::Io(error) => of_tls(error).unwrap_or_else(|| {
+            unknown = true;
+            (ErrorKind::Unavailable, "the connection failed; is the server running and reachable?")
+        }),
+        sqlx::Error::WorkerCrashed => {
             unknown = true;
             (ErrorKind::Unavailable, "the connection failed; is the server running and reachable?")
         }
@@ -155,9 +199,9 @@ pub(super) fn from_sqlx(place: &str, error: sqlx::Error) -> Error {
                 let sqlx::Error::Migrate(migrate) = error else { unreachable!("matched above") };
                 return match *migrate {
                     MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-                        from_sqlx(place, error)
+                        told(place, error, connecting)
                     }
-                    other => from_sqlx(place, sqlx::Error::Migrate(Box::new(other))),
+                    other => told(place, sqlx::Error::Migrate(Box::new(other)), connecting),
                 };
             }
             MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => {
@@ -170,7 +214,7 @@ pub(super) fn from_sqlx(place: &str, error: sqlx::Error) -> Error {
         _ => (ErrorKind::Internal, "the driver failed; please report this"),
     };
     let told = Error::new(kind, format!("the database {place}: {advice}")).with_source(error);
-    if unknown { told.with_unknown_effect() } else { told }
+    if unknown && !connecting { told.with_unknown_effect() } else { told }
 }
 
 pub(super) const NEWER: &str =

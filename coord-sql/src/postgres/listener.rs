@@ -9,7 +9,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{client::Shared, error::from_sqlx};
+use super::{client::Shared, error::on_connecting};
 use crate::{keys::LineKey, news::hex, wakeups::Note};
 
 /// How long the server keeps a watch that nobody renews.
@@ -31,7 +31,7 @@ pub(super) async fn start(shared: &Arc<Shared>) -> Result<[AbortHandle; 2]> {
 }
 
 async fn connect(shared: &Arc<Shared>) -> Result<PgListener> {
-    let failed = |error| from_sqlx(&shared.place, error);
+    let failed = |error| on_connecting(&shared.place, error);
     let mut listener = PgListener::connect_with(&shared.listening).await.map_err(failed)?;
     listener.eager_reconnect(false);
     listener.listen(&channel(shared)).await.map_err(failed)?;

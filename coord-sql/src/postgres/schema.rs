@@ -5,7 +5,7 @@ use sqlx::{Connection, PgConnection, Row, migrate::Migrator};
 
 use super::{
     config::PostgresConfig,
-    error::{NEWER, from_sqlx},
+    error::{NEWER, on_connecting},
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -16,10 +16,8 @@ const LOCK: i64 = 0x636f_6f72_645f_7371;
 /// Makes the schema if it is missing, and adds what is new in it.
 pub(super) async fn prepare(config: &PostgresConfig) -> Result<()> {
     let place = config.place();
-    let failed = |error| from_sqlx(&place, error);
-    // Of this connection alone: the tables of the library and its record of migrations lie in its schema.
-    let options = config.options.clone().options([("search_path", "coord")]);
-    let mut connection = PgConnection::connect_with(&options).await.map_err(failed)?;
+    let failed = |error| on_connecting(&place, error);
+    let mut connection = PgConnection::connect_with(&config.options).await.map_err(failed)?;
     let standby: bool =
         sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await.map_err(failed)?;
     if standby {
@@ -27,27 +25,32 @@ pub(super) async fn prepare(config: &PostgresConfig) -> Result<()> {
         return Err(Error::new(ErrorKind::Unsupported, message));
     }
     if !is_complete(&mut connection, &place).await? {
-        sqlx::query("SELECT pg_advisory_lock($1)")
+        // All of it is one transaction, and so is what it sets: behind a pooler, a session's lock or search path would stay
+        // with a connection that goes to the next client.
+        let mut transaction = connection.begin().await.map_err(failed)?;
+        sqlx::query("SELECT pg_advisory_xact_lock($1)")
             .bind(LOCK)
-            .execute(&mut connection)
+            .execute(&mut *transaction)
             .await
             .map_err(failed)?;
-        sqlx::query("CREATE SCHEMA IF NOT EXISTS coord").execute(&mut connection).await.map_err(failed)?;
-        // Where its record is not set to lie elsewhere, it lies in the search path, and so in the schema.
+        // The tables of the library and its record of migrations lie in its schema.
+        for statement in ["CREATE SCHEMA IF NOT EXISTS coord", "SET LOCAL search_path TO coord"] {
+            sqlx::query(statement).execute(&mut *transaction).await.map_err(failed)?;
+        }
         MIGRATIONS
-            .run_direct(None, &mut connection, false)
+            .run_direct(None, &mut *transaction, false)
             .await
             .map_err(|error| failed(sqlx::Error::Migrate(Box::new(error))))?;
+        transaction.commit().await.map_err(failed)?;
     }
     sqlx::query("SELECT coord.revive()").execute(&mut connection).await.map_err(failed)?;
-    // The end of the session gives the lock back in any case.
     let _ = connection.close().await;
     Ok(())
 }
 
 /// Whether all migrations were made, found out by reading alone: a role that only uses the schema may not change it.
 async fn is_complete(connection: &mut PgConnection, place: &str) -> Result<bool> {
-    let failed = |error| from_sqlx(place, error);
+    let failed = |error| on_connecting(place, error);
     let there: bool = sqlx::query_scalar("SELECT to_regclass('coord._sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await

@@ -1,6 +1,7 @@
 //! Postgres servers.
 
 mod options;
+mod pooler;
 mod template;
 
 use std::{
@@ -14,8 +15,8 @@ use std::{
 use nix::sys::signal::Signal;
 use url::Url;
 
-pub use self::options::PostgresOptions;
 use self::template::{Template, template};
+pub use self::{options::PostgresOptions, pooler::PgBouncer};
 #[cfg(feature = "containers")]
 use super::container::{self, Container};
 use super::{
@@ -228,8 +229,11 @@ impl Postgres {
                     own && lines.get(7) == Some(&"ready")
                 })
             }
-            // While an image prepares its data, its server answers within the container only.
-            _ => self.node.until_ready(|| speaks_postgres(self.port()).unwrap_or(false)),
+            // While an image prepares its data, its server answers within the container only; and the server to stay answers
+            // before it takes connections.
+            _ => self.node.until_ready(|| {
+                speaks_postgres(self.port()).unwrap_or(false) && self.query("SELECT 1").is_ok()
+            }),
         }
     }
 }
