@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use coord_conformance::servers::{Redis, RedisOptions};
+use coord_conformance::servers::{Postgres, PostgresOptions, Redis, RedisOptions, Unavailable};
 
 use crate::text::{blocks, ranked, root, sessions};
 
@@ -93,18 +93,38 @@ fn a_store_can_be_given() {
 }
 
 /// The same programs on a server print what the README shows for SQLite.
-#[test]
-fn a_server_can_be_given() {
-    let server = match Redis::start(&RedisOptions::default()) {
-        Ok(server) => server,
-        Err(unavailable) if unavailable.fails() => panic!("{unavailable}"),
-        Err(unavailable) => return eprintln!("ignored: {unavailable}"),
-    };
-    let commands =
-        ["three_workers", "leader_failover", "fenced_account -- --table", "work_queue", "live_config"];
-    for command in commands {
-        prints_what_is_shown(command, Some(&server.url()));
+fn on_a_server(url: &str) {
+    for command in SHOWN {
+        // This one shows how a store of its own is connected.
+        if *command != "deposit" {
+            prints_what_is_shown(command, Some(url));
+        }
     }
+}
+
+/// A server; `None`, with the reason told, if this host has none and need not have one.
+fn found<T>(server: Result<T, Unavailable>) -> Option<T> {
+    match server {
+        Ok(server) => Some(server),
+        Err(unavailable) if unavailable.fails() => panic!("{unavailable}"),
+        Err(unavailable) => {
+            eprintln!("ignored: {unavailable}");
+            None
+        }
+    }
+}
+
+#[test]
+fn on_redis() {
+    let Some(server) = found(Redis::start(&RedisOptions::default())) else { return };
+    on_a_server(&server.url());
     let calls = server.calls().unwrap();
     assert!(calls.get("evalsha").is_some_and(|scripts| *scripts > 100), "{calls:?}");
+}
+
+#[test]
+fn on_postgres() {
+    let Some(server) = found(Postgres::start(&PostgresOptions::default())) else { return };
+    on_a_server(&server.url());
+    assert_ne!(server.query("SELECT count(*) FROM coord.gone_items").unwrap(), "0");
 }
