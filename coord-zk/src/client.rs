@@ -1,0 +1,281 @@
+//! A client of the ensemble: the store, its sessions, and how it is opened.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use coord_core::{Error, Guarantees, Report, Result, Weakness};
+use tokio::task::AbortHandle;
+use zookeeper_client as zk;
+
+use crate::{
+    config::{Config, IntoConfig},
+    error::{Asks, Failure, closed, opening, too_slow},
+    leases::{Leases, sweep},
+    probe::{self, Limits},
+    server::Server,
+    session::Session,
+    wakeups::Hub,
+};
+
+/// How much longer opening a store may take than an operation.
+const TO_OPEN: Duration = Duration::from_secs(2);
+/// The session for what is not leased, where the ensemble allows it.
+const MAIN: Duration = Duration::from_secs(6);
+/// A connection without a sign of life for this long is given up, or earlier for short sessions.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// A store of claims, values and jobs in a ZooKeeper ensemble; one client of it.
+///
+/// Users need it only to wrap it; [`connect`](crate::connect) gives the [`Coordinator`](coord_core::Coordinator).
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+    sweeper: AbortHandle,
+}
+
+/// What the store and its background tasks use together.
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) limits: Limits,
+    pub(crate) server: Server,
+    /// The sessions, by the length that was asked for.
+    sessions: Mutex<HashMap<Duration, Arc<Slot>>>,
+    closed: AtomicBool,
+}
+
+/// The place of a session. Who opens one holds the lock.
+type Slot = tokio::sync::Mutex<Option<Arc<Session>>>;
+
+impl Store {
+    /// Connects to the ensemble and starts a client of it, which needs a Tokio runtime with time and I/O for as long as it
+    /// lives. It answers within about ten seconds.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a session that is left behind ends by itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](coord_core::ErrorKind::InvalidInput) for a URL that cannot be used,
+    /// [`ErrorKind::Permission`](coord_core::ErrorKind::Permission) for an identity that is refused,
+    /// [`ErrorKind::Unavailable`](coord_core::ErrorKind::Unavailable) if the ensemble cannot be reached or has no leader.
+    pub async fn open(config: impl IntoConfig) -> Result<Arc<Self>> {
+        let config = Arc::new(config.into_config()?);
+        let patience = config.timeout() + TO_OPEN;
+        match tokio::time::timeout(patience, Self::start(Arc::clone(&config))).await {
+            Ok(store) => store,
+            Err(_) => Err(too_slow(&config, Asks::Reading, patience)),
+        }
+    }
+
+    async fn start(config: Arc<Config>) -> Result<Arc<Self>> {
+        let limits = find_limits(&config).await;
+        let session = Arc::new(open_session(&config, limits.fit(MAIN)).await?);
+        let server = Server::ask(&config, &session).await?;
+        let shared = Arc::new(Shared {
+            config,
+            hub: Arc::default(),
+            leases: Arc::default(),
+            limits,
+            server,
+            sessions: Mutex::default(),
+            closed: AtomicBool::new(false),
+        });
+        shared.adopt(&session);
+        *shared.slot(limits.fit(MAIN)).lock().await = Some(session);
+        let sweeper = tokio::spawn(sweep(Arc::downgrade(&shared), Arc::clone(&shared.leases)));
+        Ok(Arc::new(Self { shared, sweeper: sweeper.abort_handle() }))
+    }
+
+    /// What about the ensemble weakens what this store promises, as it was when the store was opened; empty if nothing does.
+    #[must_use]
+    pub fn weaknesses(&self) -> Vec<Weakness> {
+        self.shared.server.weaknesses(self.shared.limits)
+    }
+
+    /// The version of the server that was asked when the store was opened; `None` if it does not tell.
+    #[must_use]
+    pub fn server_version(&self) -> Option<String> {
+        self.shared.server.version.clone()
+    }
+
+    /// Asks the ensemble what it is and how it is set up. What a server does not tell is unknown.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is changed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](coord_core::ErrorKind::Unavailable) if it cannot be reached or does not answer in time.
+    pub async fn report(&self) -> Result<Report> {
+        let shared = &self.shared;
+        let asking = async { Ok(Server::ask(&shared.config, &*shared.main().await?).await?) };
+        let server = shared.within(Asks::Reading, asking).await?;
+        Ok(server.report(&shared.config, shared.limits))
+    }
+
+    pub(crate) fn promises(&self) -> Guarantees {
+        self.shared.server.guarantees(self.shared.limits)
+    }
+
+    /// Ends the background work and the sessions.
+    pub(crate) async fn end(&self) {
+        self.sweeper.abort();
+        self.shared.end().await;
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.sweeper.abort();
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("ensemble", &self.shared.config.to_string()).finish_non_exhaustive()
+    }
+}
+
+impl Limits {
+    /// The length of session nearest to this one.
+    pub(crate) fn fit(self, length: Duration) -> Duration {
+        length.min(self.max).max(self.min)
+    }
+}
+
+impl Shared {
+    /// A whole operation within the deadline that each one has. Requests that are under way then are not taken back.
+    pub(crate) async fn within<T>(
+        &self,
+        asks: Asks,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T> {
+        let deadline = self.config.timeout();
+        match tokio::time::timeout(deadline, work).await {
+            Ok(outcome) => outcome.map_err(Error::from),
+            Err(_) => Err(too_slow(&self.config, asks, deadline)),
+        }
+    }
+
+    /// The session for what is not leased. It is opened again if it is over.
+    pub(crate) async fn main(self: &Arc<Self>) -> Result<Arc<Session>> {
+        self.session(MAIN).await
+    }
+
+    /// The session for leases of this length, opened if there is none. Its own length is in
+    /// [`Session::timeout`].
+    pub(crate) async fn session(self: &Arc<Self>, length: Duration) -> Result<Arc<Session>> {
+        let length = self.limits.fit(length);
+        let slot = self.slot(length);
+        let mut slot = slot.lock().await;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        if let Some(session) = slot.as_ref().filter(|session| !session.is_over()) {
+            return Ok(Arc::clone(session));
+        }
+        let session = Arc::new(open_session(&self.config, length).await?);
+        self.adopt(&session);
+        *slot = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// How much of a session of this length a grant may count on. A server tells the leader of a sign of life only with its
+    /// next heartbeat, each half a tick, and dies with what it has not told; so a lease can end that much before the session's
+    /// length has passed since the client was answered.
+    pub(crate) fn lease(&self, session: &Session) -> Duration {
+        let length = session.timeout();
+        length - self.limits.tick().min(length / 4)
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<Duration, Arc<Slot>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, length: Duration) -> Arc<Slot> {
+        Arc::clone(self.sessions().entry(length).or_default())
+    }
+
+    /// Looks after a new session: when it is over, so is what was leased by it.
+    fn adopt(self: &Arc<Self>, session: &Arc<Session>) {
+        let (id, mut states, shared) = (session.id(), session.states(), Arc::downgrade(self));
+        tokio::spawn(async move {
+            loop {
+                let state = states.changed().await;
+                tracing::debug!(session = %zk::SessionId(id), %state, "a session");
+                if !state.is_terminated() {
+                    continue;
+                }
+                if let Some(shared) = shared.upgrade() {
+                    for stem in shared.leases.session_ended(id) {
+                        shared.hub.hint_stem(&stem);
+                    }
+                }
+                return;
+            }
+        });
+    }
+
+    async fn end(&self) {
+        self.closed.store(true, Ordering::Release);
+        let slots: Vec<_> = self.sessions().drain().map(|(_, slot)| slot).collect();
+        let mut ends = Vec::new();
+        for slot in slots {
+            // Whoever opens one right now notices that it was too late.
+            let Ok(mut slot) = slot.try_lock() else { continue };
+            if let Some(session) = slot.take() {
+                self.leases.session_ended(session.id());
+                ends.push(session.states());
+            }
+        }
+        // A session that could not be ended ends by itself.
+        let ending = ends.into_iter().map(|mut states| async move {
+            while !states.peek_state().is_terminated() {
+                states.changed().await;
+            }
+        });
+        let _ = tokio::time::timeout(TO_OPEN, futures_util::future::join_all(ending)).await;
+    }
+}
+
+/// Asks until a server tells; the caller has a deadline.
+async fn find_limits(config: &Config) -> Limits {
+    loop {
+        if let Some(limits) = probe::limits(config).await {
+            return limits;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Opens a session; the caller has a deadline. The driver gives up after the session's length, which may be short.
+async fn open_session(config: &Config, length: Duration) -> Result<Session> {
+    loop {
+        let mut connector = zk::Client::connector()
+            .with_session_timeout(length)
+            .with_connection_timeout(SILENCE.min(length * 3 / 5));
+        if let (Some(user), Some(password)) = (&config.user, &config.password) {
+            connector = connector.with_auth("digest", format!("{user}:{}", password.0).as_bytes());
+        }
+        #[cfg(feature = "tls")]
+        if let Some(ca) = config.ca().filter(|_| config.tls) {
+            connector = connector.with_tls(crate::tls::options(ca)?);
+        }
+        match connector.connect(&config.cluster()).await {
+            Ok(client) => return Ok(Session::new(client, Arc::new(config.clone()))),
+            Err(error @ (zk::Error::AuthFailed | zk::Error::BadArguments(_))) => {
+                return Err(opening(config, error));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no session yet");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Leases on own ephemeral nodes.
+//!
+//! A session lives as long as this process does, so a node that nobody renews would live as long too. Each one has therefore
+//! a deadline of its own, on the own clock: a claim or a delivery that was not renewed in time is over, whether or not its
+//! node is still there, and the [`sweep`] removes the node. If this process stands still or dies, the end of the session does.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use coord_core::clock::{Clock, Moment};
+use tokio::sync::Notify;
+
+use crate::{client::Shared, error::Failure, keys, session::Session};
+
+/// The leases of one client.
+///
+/// A lease is named by its *stem*: the path of its node, without the number if it is a sequential one. The stem is known before
+/// the node is made, and belongs to this lease alone: no other node's path begins with it.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    held: Mutex<HashMap<String, Held>>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Held {
+    session: Arc<Session>,
+    /// The node's path and its `czxid`; `None` as long as nobody knows whether it was made.
+    node: Option<(String, i64)>,
+    until: Moment,
+    /// The sweep is removing it.
+    swept: bool,
+}
+
+/// A lease as it is now.
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    pub(crate) session: Arc<Session>,
+    /// The node's path and its `czxid`; `None` as long as nobody knows whether it was made.
+    pub(crate) node: Option<(String, i64)>,
+    /// Until when it is kept.
+    pub(crate) until: Moment,
+    /// Whether it is over: its time has passed, or its session has ended.
+    pub(crate) over: bool,
+    /// The sweep is removing it.
+    pub(crate) swept: bool,
+}
+
+impl Leases {
+    fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a lease. To be called before the request that makes the node is sent, so that the node is removed whatever becomes
+    /// of the answer.
+    pub(crate) fn begin(&self, stem: &str, session: &Arc<Session>, until: Moment) {
+        let held = Held { session: Arc::clone(session), node: None, until, swept: false };
+        self.held().insert(stem.to_owned(), held);
+        self.changed.notify_one();
+    }
+
+    /// The node was made.
+    pub(crate) fn made(&self, stem: &str, path: &str, czxid: i64) {
+        if let Some(held) = self.held().get_mut(stem) {
+            held.node = Some((path.to_owned(), czxid));
+        }
+    }
+
+    /// The lease as it is now; `None` if there is none.
+    pub(crate) fn get(&self, stem: &str, now: Moment) -> Option<Lease> {
+        self.held().get(stem).map(|held| Lease {
+            session: Arc::clone(&held.session),
+            node: held.node.clone(),
+            until: held.until,
+            over: held.is_over(now),
+            swept: held.swept,
+        })
+    }
+
+    /// Keeps it until at least then. False if it is over, which stays so.
+    pub(crate) fn prolong(&self, stem: &str, until: Moment, now: Moment) -> bool {
+        let mut held = self.held();
+        let Some(held) = held.get_mut(stem).filter(|held| !held.is_over(now)) else { return false };
+        // The sweep wakes at the old time and finds the new one.
+        held.until = held.until.max(until);
+        true
+    }
+
+    /// Ends it: the node was removed, or never made.
+    pub(crate) fn forget(&self, stem: &str) {
+        self.held().remove(stem);
+    }
+
+    /// Ends it for the sweep to remove, soon.
+    pub(crate) fn give_up(&self, stem: &str) {
+        if let Some(held) = self.held().get_mut(stem) {
+            held.until = Moment::default();
+        }
+        self.changed.notify_one();
+    }
+
+    /// Whether a session has any.
+    pub(crate) fn has_any(&self, session: i64) -> bool {
+        self.held().values().any(|held| held.session.id() == session)
+    }
+
+    /// Ends those of a session that is over, and says which.
+    pub(crate) fn session_ended(&self, session: i64) -> Vec<String> {
+        let mut held = self.held();
+        let stems = held.iter().filter(|(_, held)| held.session.id() == session);
+        let stems: Vec<_> = stems.map(|(stem, _)| stem.clone()).collect();
+        for stem in &stems {
+            held.remove(stem);
+        }
+        stems
+    }
+
+    /// Those whose time has passed, marked; and when the next one's has.
+    fn due(&self, now: Moment) -> (Vec<(String, Lease)>, Option<Moment>) {
+        let mut all = self.held();
+        let mut due = Vec::new();
+        for (stem, held) in all.iter_mut().filter(|(_, held)| held.until <= now && !held.swept) {
+            held.swept = true;
+            let (session, node) = (Arc::clone(&held.session), held.node.clone());
+            due.push((stem.clone(), Lease { session, node, until: held.until, over: true, swept: true }));
+        }
+        let next = all.values().filter(|held| !held.swept).map(|held| held.until).min();
+        (due, next)
+    }
+
+    /// It was not removed; the next sweep tries again.
+    fn still_there(&self, stem: &str, session: i64) {
+        if let Some(held) = self.held().get_mut(stem).filter(|held| held.session.id() == session) {
+            held.swept = false;
+        }
+    }
+
+    fn removed(&self, stem: &str, session: i64) {
+        let mut held = self.held();
+        if held.get(stem).is_some_and(|held| held.swept && held.session.id() == session) {
+            held.remove(stem);
+        }
+    }
+}
+
+impl Held {
+    fn is_over(&self, now: Moment) -> bool {
+        self.until <= now || self.session.is_over()
+    }
+}
+
+/// How long the sweep pauses after a removal that failed.
+const AGAIN: Duration = Duration::from_millis(500);
+/// The longest pause, in case that the clocks of sleeping and of leases differ.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Removes the nodes of leases whose time has passed, for as long as the client lives.
+pub(crate) async fn sweep(shared: Weak<Shared>, leases: Arc<Leases>) {
+    loop {
+        let changed = leases.changed.notified();
+        let (due, next) = leases.due(Clock::System.now());
+        let mut pause = next.map_or(LONGEST, |next| next.since(Clock::System.now()).min(LONGEST));
+        if !due.is_empty() {
+            let Some(client) = shared.upgrade() else { return };
+            let removals = due.iter().map(|(stem, lease)| remove_due(&client, stem, lease));
+            if futures_util::future::join_all(removals).await.contains(&false) {
+                pause = pause.min(AGAIN);
+            }
+        }
+        let _ = tokio::time::timeout(pause, changed).await;
+    }
+}
+
+/// Removes one; false if it may still be there.
+async fn remove_due(client: &Arc<Shared>, stem: &str, lease: &Lease) -> bool {
+    let id = lease.session.id();
+    let removed = tokio::time::timeout(client.config.timeout(), remove(stem, lease)).await;
+    match removed {
+        Ok(Ok(())) | Ok(Err(Failure::Ended(_))) => {
+            client.leases.removed(stem, id);
+            client.hub.hint_stem(stem);
+            true
+        }
+        Ok(Err(failure)) => {
+            tracing::debug!(?failure, "a node whose lease ended is still there");
+            client.leases.still_there(stem, id);
+            false
+        }
+        Err(_) => {
+            client.leases.still_there(stem, id);
+            false
+        }
+    }
+}
+
+/// Removes the node of a lease, also if its path is unknown. Nothing happens if it is not there.
+pub(crate) async fn remove(stem: &str, lease: &Lease) -> Result<(), Failure> {
+    match &lease.node {
+        Some((path, _)) => delete(&lease.session, path).await,
+        None => remove_all(&lease.session, stem).await.map(drop),
+    }
+}
+
+/// Removes every node of a stem. Sent after a request to make one on the same session, it finds that one. Says how many.
+pub(crate) async fn remove_all(session: &Session, stem: &str) -> Result<usize, Failure> {
+    let found = find(session, stem).await?;
+    let removals: Vec<_> = found.iter().map(|path| delete(session, path)).collect();
+    for removed in futures_util::future::join_all(removals).await {
+        removed?;
+    }
+    Ok(found.len())
+}
+
+/// The paths of the nodes of a stem: itself, and itself with a number.
+pub(crate) async fn find(session: &Session, stem: &str) -> Result<Vec<String>, Failure> {
+    let folder = keys::parent(stem).unwrap_or("/");
+    let name = stem.rsplit('/').next().unwrap_or(stem);
+    let (synced, listed) = (session.sync(folder), session.list(folder));
+    synced.await?;
+    let children = match listed.await {
+        Ok((children, _)) => children,
+        Err(Failure::NoNode) => return Ok(Vec::new()),
+        Err(failure) => return Err(failure),
+    };
+    let own = children.iter().filter(|child| child.starts_with(name));
+    Ok(own
+        .map(|child| if folder == "/" { format!("/{child}") } else { format!("{folder}/{child}") })
+        .collect())
+}
+
+/// Removes a node. Nothing happens if it is not there.
+pub(crate) async fn delete(session: &Session, path: &str) -> Result<(), Failure> {
+    match session.delete(path, None).await {
+        Ok(()) | Err(Failure::NoNode) => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}

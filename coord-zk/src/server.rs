@@ -1,0 +1,141 @@
+//! What the ensemble is and how it is set up: what follows from that for what we promise.
+
+use std::time::Duration;
+
+use coord_core::{
+    ClockAssumption, Durability, Features, Guarantees, Report, Scope, Weakness, limits::MAX_TTL,
+    limits::MIN_TTL,
+};
+
+use crate::{
+    config::Config,
+    error::Failure,
+    probe::{self, Limits},
+    session::Session,
+};
+
+/// What was found out about the ensemble. `None`: it did not tell.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Server {
+    pub(crate) version: Option<String>,
+    mode: Option<String>,
+    /// How many servers vote; none in a server that stands alone.
+    voters: Option<usize>,
+}
+
+impl Server {
+    pub(crate) async fn ask(config: &Config, session: &Session) -> Result<Self, Failure> {
+        let voters = match session.get("/zookeeper/config").await {
+            Ok((data, _)) => Some(voters(&String::from_utf8_lossy(&data))),
+            Err(failure @ Failure::Ended(_)) => return Err(failure),
+            // An old server, or one that hides it.
+            Err(_) => None,
+        };
+        let mut server = Self { voters, ..Self::default() };
+        if !config.tls {
+            for host in &config.hosts {
+                if let Some(answer) = probe::word(host, "srvr").await {
+                    server.version = said(&answer, "Zookeeper version").map(|said| version(said).to_owned());
+                    server.mode = said(&answer, "Mode").map(ToOwned::to_owned);
+                    break;
+                }
+            }
+        }
+        Ok(server)
+    }
+
+    pub(crate) fn guarantees(&self, limits: Limits) -> Guarantees {
+        let durable = if self.voters >= Some(3) { Durability::Quorum } else { Durability::Power };
+        Guarantees::new("zookeeper")
+            .with_scope(Scope::Network)
+            .with_durability(durable)
+            .with_clock(ClockAssumption::BoundedRate)
+            .with_features(Features::NONE.with_shared(true))
+            .with_ttls(limits.min.max(MIN_TTL), limits.max.min(MAX_TTL))
+    }
+
+    pub(crate) fn weaknesses(&self, limits: Limits) -> Vec<Weakness> {
+        let mut weaknesses = Vec::new();
+        if self.voters < Some(3) {
+            weaknesses.push(Weakness::new(
+                "servers",
+                self.voters.map(|voters| voters.max(1).to_string()),
+                "while the server is away nothing is granted, and all leases that are not renewed in time are lost",
+                "run an ensemble of three or five servers",
+            ));
+        }
+        if limits.min > Duration::from_secs(10) {
+            weaknesses.push(Weakness::new(
+                "minSessionTimeout",
+                Some(format!("{:?}", limits.min)),
+                "a crashed holder blocks the next one for at least this long",
+                "set minSessionTimeout or tickTime lower",
+            ));
+        }
+        if limits.max < coord_core::limits::DEFAULT_TTL {
+            weaknesses.push(Weakness::new(
+                "maxSessionTimeout",
+                Some(format!("{:?}", limits.max)),
+                "the default TTL is refused",
+                "set maxSessionTimeout to 40000 or more, or choose shorter TTLs",
+            ));
+        }
+        weaknesses.extend(self.version.as_deref().and_then(defect));
+        weaknesses
+    }
+
+    pub(crate) fn report(&self, config: &Config, limits: Limits) -> Report {
+        let servers = self.voters.map(|voters| voters.max(1).to_string());
+        Report::new(config.to_string())
+            .with_fact("version", self.version.clone())
+            .with_fact("mode", self.mode.clone())
+            .with_fact("servers", servers)
+            .with_fact("minSessionTimeout", Some(format!("{:?}", limits.min)))
+            .with_fact("maxSessionTimeout", Some(format!("{:?}", limits.max)))
+            .with_weaknesses(self.weaknesses(limits))
+    }
+}
+
+/// How many servers vote, of the node `/zookeeper/config`.
+fn voters(config: &str) -> usize {
+    config.lines().filter(|line| line.starts_with("server.") && !line.contains(":observer")).count()
+}
+
+/// The value behind a key of the answer to `srvr`.
+fn said<'a>(answer: &'a str, key: &str) -> Option<&'a str> {
+    answer.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).map(str::trim)
+}
+
+/// The number in front of the build's name.
+fn version(text: &str) -> &str {
+    text.split(['-', ',']).next().unwrap_or(text)
+}
+
+/// What is known to be wrong with a version.
+fn defect(version: &str) -> Option<Weakness> {
+    let number: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
+    let consequence = match number.as_slice() {
+        [..3, ..] | [3, 0..=5, ..] => {
+            "it lacks operations that are needed, such as reading many nodes at one moment"
+        }
+        _ => return None,
+    };
+    Some(Weakness::new("version", Some(version.to_owned()), consequence, "use ZooKeeper 3.8 or newer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says() {
+        let answer =
+            "Zookeeper version: 3.8.0-${mvngit.commit.id}, built on 2022\nMode: standalone\nNode count: 5\n";
+        assert_eq!(said(answer, "Mode"), Some("standalone"));
+        assert_eq!(version(said(answer, "Zookeeper version").unwrap()), "3.8.0");
+        let config = "server.1=a:1:2:participant;0.0.0.0:3\nserver.2=b:1:2:participant\nserver.3=c:1:2:observer\nversion=0";
+        assert_eq!(voters(config), 2);
+        assert_eq!(voters(""), 0);
+        assert!(defect("3.4.14").is_some() && defect("3.8.0").is_none() && defect("?").is_none());
+    }
+}
