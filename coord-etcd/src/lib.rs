@@ -21,6 +21,8 @@ mod keys;
 mod link;
 mod listen;
 mod rubbish;
+mod step;
+mod values;
 mod waiting;
 mod wakeups;
 
