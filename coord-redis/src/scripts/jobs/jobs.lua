@@ -74,7 +74,9 @@ end
 
 -- Reserves places or tokens: the number before the first of them, or nil if there are not so many. Written by `count`.
 local function numbers(many)
-  local last = math.max(tonumber(redis.call('GET', COUNTER)) or 0, NOW - 1)
+  -- A clock that reads a date beyond 2112 is wrong, and would use up the numbers.
+  local floor = NOW < 4503599627370496 and NOW - 1 or 0
+  local last = math.max(tonumber(redis.call('GET', COUNTER)) or 0, floor)
   return last + many < 9007199254740992 and last or nil
 end
 

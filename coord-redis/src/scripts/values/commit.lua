@@ -58,7 +58,8 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 -- A fence alone changes no value, so the revision stays.
 local revision, bytes = number('revision'), number('bytes')
 if changes then
-  revision = math.max(revision + 1, now)
+  -- A clock that reads a date beyond 2112 is wrong, and would use up the revisions.
+  revision = math.max(revision + 1, now < 4503599627370496 and now or 0)
   if revision >= 9007199254740992 then
     return redis.error_reply('EXHAUSTED the numbers for revisions are used up')
   end
