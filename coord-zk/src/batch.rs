@@ -153,8 +153,7 @@ impl Pause {
 /// # Errors
 /// Whatever prevents it.
 pub(crate) async fn make(session: &Session, folders: &[(String, Vec<u8>, Mode)]) -> Result<()> {
-    let sent: Vec<_> =
-        folders.iter().map(|(path, data, mode)| session.create(path, data, *mode)).collect();
+    let sent: Vec<_> = folders.iter().map(|(path, data, mode)| session.create(path, data, *mode)).collect();
     for made in futures_util::future::join_all(sent).await {
         match made {
             Ok(_) | Err(Failure::NodeExists) => {}

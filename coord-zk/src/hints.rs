@@ -36,7 +36,8 @@ pub(crate) fn below(
                     let event = watcher.changed().await;
                     if needs_another(&event) {
                         watching = None;
-                    } else if event.event_type != EventType::Session && wanted(event.event_type, &event.path) {
+                    } else if event.event_type != EventType::Session && wanted(event.event_type, &event.path)
+                    {
                         break;
                     }
                 }
@@ -46,8 +47,8 @@ pub(crate) fn below(
     }))
 }
 
-async fn watch(shared: &Shared, path: &str) -> Option<PersistentWatcher> {
-    let session = shared.session().await.ok()?;
+async fn watch(shared: &Arc<Shared>, path: &str) -> Option<PersistentWatcher> {
+    let session = shared.main().await.ok()?;
     session.watch_below(path).await.ok()
 }
 

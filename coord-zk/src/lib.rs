@@ -14,14 +14,18 @@
 //! # }
 //! ```
 
+mod batch;
 mod client;
 mod config;
 mod error;
+mod forget;
+mod hints;
 mod keys;
 mod leases;
 mod probe;
 mod server;
 mod session;
+mod values;
 mod wakeups;
 
 pub use coord_core::{Coordinator, Effect, Error, ErrorKind, Report, Result, Weakness, prelude};

@@ -18,6 +18,9 @@ use crate::{
 
 pub(crate) use zk::{OneshotWatcher, Stat};
 
+/// How many nodes [`Session::read_all`] reads in one request: of the largest, some megabytes.
+const READ: usize = 100;
+
 /// What a request comes to.
 pub(crate) type Outcome<T> = Result<T, Failure>;
 
@@ -267,6 +270,46 @@ impl Session {
             let results = sent?.await.map_err(|error| self.failure(Asks::Reading, error))?;
             results.into_iter().map(|result| self.seen(result)).collect()
         }
+    }
+
+    /// The same for any number of nodes, by as many requests as it takes, all sent at once; those of one request are read at
+    /// one moment, and the requests in their order. Everything that was answered to anybody before is seen; see
+    /// [`Self::sync`].
+    pub(crate) fn read_fresh<'a>(
+        &'a self,
+        folder: &str,
+        looks: &[Look<'_>],
+    ) -> impl Future<Output = Outcome<Vec<Seen>>> + Send + use<'a> {
+        let (synced, read) = (self.sync(folder), self.read_all(looks));
+        async move {
+            synced.await?;
+            read.await
+        }
+    }
+
+    /// The same without the promise to see everything that was answered before.
+    pub(crate) fn read_all<'a>(
+        &'a self,
+        looks: &[Look<'_>],
+    ) -> impl Future<Output = Outcome<Vec<Seen>>> + Send + use<'a> {
+        let sent: Vec<_> = looks.chunks(READ).map(|looks| self.read(looks)).collect();
+        async move {
+            let mut seen = Vec::new();
+            for answer in sent {
+                seen.extend(answer.await?);
+            }
+            Ok(seen)
+        }
+    }
+
+    /// Tells of everything that happens to a node and below it (ZooKeeper 3.6). The driver does not restore it when it
+    /// connects again.
+    pub(crate) fn watch_below<'a>(
+        &'a self,
+        path: &str,
+    ) -> impl Future<Output = Outcome<zk::PersistentWatcher>> + Send + use<'a> {
+        let sent = self.client.watch(path, zk::AddWatchMode::PersistentRecursive);
+        async move { sent.await.map_err(|error| self.failure(Asks::Reading, error)) }
     }
 
     fn prepare_read(
