@@ -1,0 +1,221 @@
+//! ZooKeeper servers.
+
+mod ensemble;
+mod java;
+mod options;
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+    net::{Ipv4Addr, Shutdown, TcpStream},
+    path::Path,
+    sync::OnceLock,
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+
+pub use self::{ensemble::ZooKeeperEnsemble, options::ZooKeeperOptions};
+use super::{
+    Unavailable, folder,
+    network::Port,
+    node::{self, Node},
+    process::{Guard, Plan, Process},
+};
+
+/// The URL of a server or an ensemble to use instead of starting one.
+const GIVEN: &str = "COORD_TEST_ZOOKEEPER_URL";
+
+/// How long one answer of a server to the harness may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A ZooKeeper server. One that was started ends, and its folder is removed, when this is dropped or when this process ends,
+/// however it ends.
+#[derive(Debug)]
+pub struct ZooKeeper {
+    node: Node,
+    /// Without a path: `zk://host:port`.
+    url: String,
+    port: u16,
+}
+
+impl ZooKeeper {
+    /// A server as [the module](super) says.
+    ///
+    /// # Errors
+    /// If there is none, or it does not start.
+    pub fn start(options: &ZooKeeperOptions) -> Result<Self, Unavailable> {
+        if *options == ZooKeeperOptions::default()
+            && let Some(url) = given()?
+        {
+            return Ok(Self { node: Node::Given, url, port: 0 });
+        }
+        let java = java::find()?;
+        let run = |port: Port| {
+            let number = port.number();
+            Self::run(&java, options, port, &options.configuration(number))
+        };
+        node::on_a_free_port(run).map_err(|error| Unavailable::broken(format!("zookeeper: {error}")))
+    }
+
+    /// One server for all tests of this process, which start in seconds each and need no server of their own: each uses a
+    /// [fresh place](ZooKeeper::fresh) in it. Nobody stops or kills it.
+    ///
+    /// # Errors
+    /// As of [`ZooKeeper::start`].
+    pub fn shared() -> Result<&'static Self, Unavailable> {
+        static SHARED: OnceLock<Result<ZooKeeper, Unavailable>> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(&ZooKeeperOptions::default())).as_ref().map_err(Clone::clone)
+    }
+
+    fn run(
+        java: &java::Java,
+        options: &ZooKeeperOptions,
+        port: Port,
+        configuration: &str,
+    ) -> io::Result<Self> {
+        let server = Self::launch(java, options, port, configuration, None)?;
+        server.until_ready()?;
+        Ok(server)
+    }
+
+    /// Starts the process; it may take a while until it answers.
+    fn launch(
+        java: &java::Java,
+        options: &ZooKeeperOptions,
+        port: Port,
+        configuration: &str,
+        id: Option<usize>,
+    ) -> io::Result<Self> {
+        let folder = folder::create("zk", None)?;
+        // From here on the folder is looked after, until the server's own supervisor does.
+        let guard = Guard::new(&folder, None)?;
+        let configuration = format!("{configuration}dataDir={}\n", folder.display());
+        folder::write(&folder.join("zoo.cfg"), &configuration, None)?;
+        if let Some(id) = id {
+            folder::write(&folder.join("myid"), &id.to_string(), None)?;
+        }
+        let command = java.command(&options.properties);
+        let number = port.number();
+        let process = Process::start(Plan { folder, command, owner: None, end: Signal::SIGKILL })?;
+        guard.leave()?;
+        let url = format!("zk://127.0.0.1:{number}");
+        Ok(Self { node: Node::Program(process, port), url, port: number })
+    }
+
+    /// The URL of the server: `zk://127.0.0.1:<port>`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// The URL of a place in the server that nobody else uses. The node is not made.
+    #[must_use]
+    pub fn fresh(&self) -> String {
+        format!("{}/{}", self.url, fresh_place())
+    }
+
+    /// The port on which it listens; 0 if it was given by a URL.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The server's process id, if it is a program of this host.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.node.pid()
+    }
+
+    /// Stops it in its tracks: it keeps its connections and answers nothing.
+    ///
+    /// # Errors
+    /// If it has ended, or was given by a URL.
+    pub fn stop(&self) -> io::Result<()> {
+        self.node.stop()
+    }
+
+    /// Lets a stopped server go on.
+    ///
+    /// # Errors
+    /// If it has ended, or was given by a URL.
+    pub fn resume(&self) -> io::Result<()> {
+        self.node.resume()
+    }
+
+    /// Kills it, and waits for its end. Its folder and its port stay reserved for [`ZooKeeper::restart`].
+    ///
+    /// # Errors
+    /// If it was given by a URL.
+    pub fn kill(&self) -> io::Result<()> {
+        self.node.kill()
+    }
+
+    /// Kills it if it runs, and starts it again in the same folder and on the same port.
+    ///
+    /// # Errors
+    /// If it does not start, or was given by a URL.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.node.restart()?;
+        self.until_ready()
+    }
+
+    /// What the server answers to a word of four letters, such as `mntr` or `wchs`.
+    ///
+    /// # Errors
+    /// If it cannot be reached, or was given by a URL.
+    pub fn word(&self, word: &str) -> io::Result<String> {
+        if self.port == 0 {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "this server was given by its URL"));
+        }
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.write_all(word.as_bytes())?;
+        stream.shutdown(Shutdown::Write)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// The numbers that `mntr` tells, by their names without `zk_`.
+    ///
+    /// # Errors
+    /// As of [`ZooKeeper::word`].
+    pub fn numbers(&self) -> io::Result<BTreeMap<String, f64>> {
+        let line = |line: &str| {
+            let (name, value) = line.strip_prefix("zk_")?.split_once('\t')?;
+            Some((name.to_owned(), value.trim().parse().ok()?))
+        };
+        Ok(self.word("mntr")?.lines().filter_map(line).collect())
+    }
+
+    /// What it is: `standalone`, `leader`, `follower`; `None` while it is none of them or does not answer.
+    #[must_use]
+    pub fn mode(&self) -> Option<String> {
+        let answer = self.word("srvr").ok()?;
+        answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
+    }
+
+    /// Waits until it serves. It is asked for its folder, so that it is no other server.
+    fn until_ready(&self) -> io::Result<()> {
+        let folder = self.node.folder().map(Path::to_owned).unwrap_or_default();
+        self.node.until_ready(|| {
+            let here = self.word("conf").is_ok_and(|conf| conf.contains(&*folder.to_string_lossy()));
+            here && self.mode().is_some()
+        })
+    }
+}
+
+/// The URL of [`GIVEN`], without a path.
+fn given() -> Result<Option<String>, Unavailable> {
+    let Some(value) = std::env::var_os(GIVEN).filter(|value| !value.is_empty()) else { return Ok(None) };
+    // The value may hold a password; the error does not repeat it.
+    let url = value.into_string().ok().filter(|url| url.starts_with("zk://") && !url.contains(['?', '#']));
+    let url = url.map(|url| url.trim_end_matches('/').to_owned()).filter(|url| !url[5..].contains('/'));
+    url.map(Some)
+        .ok_or_else(|| Unavailable::broken(format!("{GIVEN} is not of the form zk://host:port,host:port")))
+}
+
+fn fresh_place() -> String {
+    format!("test-{:016x}", fastrand::u64(..))
+}
