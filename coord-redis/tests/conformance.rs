@@ -1,4 +1,5 @@
-//! The conformance suite on Redis: `cargo test -p coord-redis --test conformance [FILTER]`.
+//! The conformance suite on Redis, in the layout of this library and in the one shared with other clients:
+//! `cargo test -p coord-redis --test conformance [FILTER]`, where a filter may be `redis::` or `redis-interop::`.
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -10,19 +11,21 @@ use coord_conformance::{
 use coord_core::{Error, ErrorKind, Result, spi::Claims};
 use coord_redis::Store;
 
+/// A name, and what stands behind the URL of a server.
 #[derive(Debug)]
-struct OnRedis;
+struct OnRedis(&'static str, &'static str);
 
 #[async_trait]
 impl Backend for OnRedis {
     fn name(&self) -> &str {
-        "redis"
+        self.0
     }
 
     async fn open(&self) -> Result<Box<dyn TestStore>> {
         let server = Redis::start(&RedisOptions::default().with_own())
             .map_err(|error| Error::new(ErrorKind::Unavailable, "no server").with_source(error))?;
-        Ok(Box::new(Fresh(server)))
+        let url = format!("{}{}", server.url(), self.1);
+        Ok(Box::new(Fresh(server, url)))
     }
 
     async fn connect(&self, url: &str) -> Result<Arc<dyn Claims>> {
@@ -40,16 +43,16 @@ fn stores(store: Arc<Store>) -> Stores {
 
 /// A server of its own, which ends with the case.
 #[derive(Debug)]
-struct Fresh(Redis);
+struct Fresh(Redis, String);
 
 #[async_trait]
 impl TestStore for Fresh {
     async fn connect(&self) -> Result<Arc<dyn Claims>> {
-        Ok(Store::open(self.0.url()).await?)
+        Ok(Store::open(&self.1).await?)
     }
 
     async fn connect_all(&self) -> Result<Stores> {
-        Ok(stores(Store::open(self.0.url()).await?))
+        Ok(stores(Store::open(&self.1).await?))
     }
 
     fn remembered_changes(&self) -> Option<u64> {
@@ -57,7 +60,7 @@ impl TestStore for Fresh {
     }
 
     fn url(&self) -> Option<String> {
-        Some(self.0.url())
+        Some(self.1.clone())
     }
 
     /// The keys that do not go by themselves. Of a line that was left, the last token stays for some days.
@@ -73,5 +76,7 @@ impl TestStore for Fresh {
 }
 
 fn main() -> ExitCode {
-    coord_conformance::main(OnRedis)
+    let own: Arc<dyn Backend> = Arc::new(OnRedis("redis", ""));
+    let interop: Arc<dyn Backend> = Arc::new(OnRedis("redis-interop", "?layout=interop"));
+    coord_conformance::main_of_all(&[own, interop])
 }
