@@ -11,8 +11,8 @@
 //!
 //! | variable | effect |
 //! | --- | --- |
-//! | `COORD_TEST_REDIS_URL`, `COORD_TEST_POSTGRES_URL` | the server to use |
-//! | `COORD_TEST_REDIS_IMAGE`, `COORD_TEST_POSTGRES_IMAGE` | the image to run, as `name:tag` |
+//! | `COORD_TEST_REDIS_URL`, `COORD_TEST_POSTGRES_URL`, `COORD_TEST_ETCD_URL`, `COORD_TEST_ZOOKEEPER_URL` | the server to use |
+//! | `COORD_TEST_REDIS_IMAGE`, `COORD_TEST_POSTGRES_IMAGE`, `COORD_TEST_ETCD_IMAGE` | the image to run, as `name:tag` |
 //! | `COORD_TEST_PROGRAMS=none` | the programs of the host are not used |
 //! | `CI=true` | a test whose server is not there fails, instead of being ignored |
 //!
@@ -21,6 +21,7 @@
 
 #[cfg(feature = "containers")]
 mod container;
+mod etcd;
 mod folder;
 mod network;
 mod node;
@@ -29,6 +30,7 @@ mod process;
 mod program;
 pub mod redis;
 mod tls;
+mod zookeeper;
 
 use std::{io, process::ExitCode, time::Duration};
 
@@ -36,8 +38,10 @@ use coord_core::clock::Clock;
 use libtest_mimic::{Arguments, Completion, Trial};
 
 pub use self::{
+    etcd::{Etcd, EtcdCluster, EtcdOptions},
     postgres::{PgBouncer, Postgres, PostgresOptions},
     redis::{Redis, RedisOptions},
+    zookeeper::{ZooKeeper, ZooKeeperEnsemble, ZooKeeperOptions},
 };
 pub use crate::unavailable::Unavailable;
 
@@ -72,6 +76,23 @@ pub fn tests(tests: &[Test]) -> ExitCode {
         })
     };
     libtest_mimic::run(&Arguments::from_args(), tests.iter().map(trial).collect()).exit_code()
+}
+
+/// The server, for tests of the standard harness, which can ignore nothing by itself: without one, `None` with the reason
+/// told.
+///
+/// # Panics
+/// Without a server under `CI=true`, and with one that does not start.
+#[track_caller]
+pub fn found<T>(server: Result<T, Unavailable>) -> Option<T> {
+    match server {
+        Ok(server) => Some(server),
+        Err(unavailable) if unavailable.fails() => panic!("{}", unavailable.reason()),
+        Err(unavailable) => {
+            eprintln!("ignored: {}", unavailable.reason());
+            None
+        }
+    }
 }
 
 /// How long a server may take to start or to end: far longer than any does on a loaded machine.

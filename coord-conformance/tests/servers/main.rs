@@ -5,9 +5,11 @@ mod child;
 #[cfg(feature = "containers")]
 mod containers;
 mod ending;
+mod etcd;
 mod finding;
 mod postgres;
 mod redis;
+mod zookeeper;
 
 use std::process::ExitCode;
 
@@ -24,7 +26,7 @@ fn main() -> ExitCode {
     if let Some(code) = child::main() {
         return code;
     }
-    let here: [Test; 28] = tests![
+    let here: [Test; 41] = tests![
         ending::a_dropped_server_leaves_nothing,
         ending::a_panic_leaves_no_server,
         ending::a_killed_process_leaves_no_server,
@@ -53,6 +55,19 @@ fn main() -> ExitCode {
         postgres::settings_arrive,
         postgres::a_bad_statement_is_told,
         postgres::tls_is_spoken_and_nothing_else,
+        etcd::several_at_once_are_apart,
+        etcd::a_restart_keeps_everything,
+        etcd::a_stopped_server_answers_when_it_goes_on,
+        etcd::users_have_their_passwords_and_rights,
+        etcd::arguments_arrive_and_calls_are_counted,
+        etcd::tls_is_spoken_and_nothing_else,
+        etcd::a_cluster_finds_another_leader,
+        zookeeper::several_at_once_are_apart,
+        zookeeper::a_restart_keeps_what_was_written,
+        zookeeper::a_stopped_server_answers_when_it_goes_on,
+        zookeeper::settings_and_properties_arrive,
+        zookeeper::one_server_serves_many_places,
+        zookeeper::an_ensemble_finds_another_leader,
     ];
     #[cfg(not(feature = "containers"))]
     let contained: [Test; 0] = [];
