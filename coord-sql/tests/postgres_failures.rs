@@ -44,7 +44,7 @@ async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T>) -> T {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_server_loses_nothing_and_waits_go_on() {
-    let server = server(PostgresOptions::default());
+    let Some(server) = server(PostgresOptions::default()) else { return };
     let (a, b) = (open(&server).await, open(&server).await);
     let line = line("killed");
     let (held, waits) = (Claim { ttl: TTL, ..claim(&line) }, Claim { ttl: TTL, ..claim(&line) });
@@ -77,7 +77,7 @@ async fn a_killed_server_loses_nothing_and_waits_go_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guards_and_waits_live_through_a_restart() {
-    let server = server(PostgresOptions::default());
+    let Some(server) = server(PostgresOptions::default()) else { return };
     let url = server.url();
     let (a, b) = (coord_sql::connect(&url).await.unwrap(), coord_sql::connect(&url).await.unwrap());
     let (name, options) = (Name::new("lives").unwrap(), LockOptions::default().with_ttl(TTL));
@@ -144,7 +144,7 @@ async fn every_operation(store: &Arc<PostgresStore>, held: &Claim) -> Vec<(&'sta
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_stops_answering_makes_every_call_fail_in_time() {
-    let server = server(PostgresOptions::default());
+    let Some(server) = server(PostgresOptions::default()) else { return };
     let store = open(&server).await;
     let held = Claim { ttl: TTL, ..claim(&line("stopped")) };
     granted(store.claim(&held).await.unwrap());
@@ -169,7 +169,7 @@ async fn a_server_that_stops_answering_makes_every_call_fail_in_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_of_a_stopped_server_shuts_down() {
-    let server = server(PostgresOptions::default());
+    let Some(server) = server(PostgresOptions::default()) else { return };
     let client = coord_sql::connect(server.url()).await.unwrap();
     let guard = client.acquire(&Name::new("x").unwrap(), &LockOptions::default()).await.unwrap();
     server.stop().unwrap();
@@ -183,7 +183,7 @@ async fn a_client_of_a_stopped_server_shuts_down() {
 
 #[tokio::test]
 async fn a_life_that_lost_its_count_goes_on_with_greater_tokens() {
-    let server = server(PostgresOptions::default());
+    let Some(server) = server(PostgresOptions::default()) else { return };
     let store = open(&server).await;
     let mut last = granted(store.claim(&claim(&line("before"))).await.unwrap()).token;
     let revision = Values::get(&*store, &key("a")).await.unwrap().1;
@@ -206,7 +206,7 @@ async fn a_life_that_lost_its_count_goes_on_with_greater_tokens() {
 
 #[tokio::test]
 async fn without_the_mark_of_its_life_a_lost_count_would_repeat_tokens() {
-    let server = server(PostgresOptions::default());
+    let Some(server) = server(PostgresOptions::default()) else { return };
     let store = open(&server).await;
     let before = granted(store.claim(&claim(&line("before"))).await.unwrap()).token;
     server.query("ALTER SEQUENCE coord.tokens RESTART 1").unwrap();

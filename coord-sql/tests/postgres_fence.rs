@@ -37,7 +37,7 @@ async fn deposit(connection: &mut PgConnection, amount: i64, token: FencingToken
 
 #[tokio::test]
 async fn of_two_writers_the_stale_one_fails() {
-    let server = server(PostgresOptions::default());
+    let Some(server) = server(PostgresOptions::default()) else { return };
     let store = open(&server).await;
     let line = line(RESOURCE);
     let (first, second) = (claim(&line), claim(&line));
@@ -59,7 +59,7 @@ async fn of_two_writers_the_stale_one_fails() {
 
 #[tokio::test]
 async fn the_stale_one_waits_for_the_live_one_and_then_fails() {
-    let server = server(PostgresOptions::default());
+    let Some(server) = server(PostgresOptions::default()) else { return };
     let (mut of_stale, mut of_live) = (bank(&server).await, bank(&server).await);
     deposit(&mut of_stale, 100, token(5)).await.unwrap();
     let mut live = of_live.begin().await.unwrap();
@@ -80,7 +80,7 @@ async fn the_stale_one_waits_for_the_live_one_and_then_fails() {
 
 #[tokio::test]
 async fn a_stale_transaction_cannot_be_committed_and_keeps_nobody_waiting() {
-    let server = server(PostgresOptions::default());
+    let Some(server) = server(PostgresOptions::default()) else { return };
     let (mut of_stale, mut of_live) = (bank(&server).await, bank(&server).await);
     deposit(&mut of_live, 100, token(9)).await.unwrap();
     let mut stale = of_stale.begin().await.unwrap();
@@ -95,7 +95,7 @@ async fn a_stale_transaction_cannot_be_committed_and_keeps_nobody_waiting() {
 
 #[tokio::test]
 async fn without_the_fence_the_stale_one_writes() {
-    let server = server(PostgresOptions::default());
+    let Some(server) = server(PostgresOptions::default()) else { return };
     let (mut of_stale, mut of_live) = (bank(&server).await, bank(&server).await);
     deposit(&mut of_live, 100, token(9)).await.unwrap();
     let statement = "UPDATE accounts SET balance = 5";
@@ -117,7 +117,7 @@ async fn alone(connection: &mut PgConnection, resource: &str, token: FencingToke
 
 #[tokio::test]
 async fn a_transaction_that_is_undone_raises_no_mark_and_resources_are_apart() {
-    let server = server(PostgresOptions::default());
+    let Some(server) = server(PostgresOptions::default()) else { return };
     let mut connection = bank(&server).await;
     let mut transaction = connection.begin().await.unwrap();
     fence(&mut transaction, "a", token(9)).await.unwrap();
@@ -129,7 +129,7 @@ async fn a_transaction_that_is_undone_raises_no_mark_and_resources_are_apart() {
 
 #[tokio::test]
 async fn many_first_fences_at_once_make_one_table() {
-    let server = server(PostgresOptions::default());
+    let Some(server) = server(PostgresOptions::default()) else { return };
     let writers = (1..=8).map(|number| {
         let url = server.url();
         tokio::spawn(async move {
@@ -147,7 +147,7 @@ async fn many_first_fences_at_once_make_one_table() {
 
 #[tokio::test]
 async fn a_strict_transaction_that_had_to_wait_is_begun_again() {
-    let server = server(PostgresOptions::default());
+    let Some(server) = server(PostgresOptions::default()) else { return };
     let (mut one, mut other) = (bank(&server).await, bank(&server).await);
     deposit(&mut one, 1, token(1)).await.unwrap();
     let mut strict = other.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
@@ -163,7 +163,7 @@ async fn a_strict_transaction_that_had_to_wait_is_begun_again() {
 
 #[tokio::test]
 async fn a_role_without_the_right_to_make_tables_uses_the_one_that_is_there() {
-    let server = server(PostgresOptions::default().with_role("app", "hunter2"));
+    let Some(server) = server(PostgresOptions::default().with_role("app", "hunter2")) else { return };
     let mut connection = PgConnection::connect(&server.url_as("app", "hunter2")).await.unwrap();
     let error = alone(&mut connection, "a", token(1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Permission);

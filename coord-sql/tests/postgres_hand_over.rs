@@ -15,7 +15,7 @@ use sqlx::{Connection, PgConnection, postgres::PgListener};
 async fn a_hand_over_takes_at_most_four_notifications() {
     const ROUNDS: usize = 200;
     const REST: Duration = Duration::from_millis(2);
-    let server = server(PostgresOptions::default().with_fsync());
+    let Some(server) = server(PostgresOptions::default().with_fsync()) else { return };
     let (name, options) = (Name::new("ball").unwrap(), LockOptions::default());
     let url = server.url();
     let (one, two) = (coord_sql::connect(&url).await.unwrap(), coord_sql::connect(&url).await.unwrap());

@@ -16,8 +16,8 @@ const IGNORED: (&str, &str) = ("ignore_startup_parameters", "options, extra_floa
 
 #[tokio::test]
 async fn a_pool_of_sessions_serves() {
-    let server = server(PostgresOptions::default());
-    let pooler = pooler(&server, &[("pool_mode", "session"), IGNORED]);
+    let Some(server) = server(PostgresOptions::default()) else { return };
+    let Some(pooler) = pooler(&server, &[("pool_mode", "session"), IGNORED]) else { return };
     let (a, b) = (Postgres::open(pooler.url()).await.unwrap(), Postgres::open(pooler.url()).await.unwrap());
     let (held, waits) = (claim(&line("pooled")), claim(&line("pooled")));
     let token = granted(a.claim(&held).await.unwrap()).token;
@@ -31,8 +31,8 @@ async fn a_pool_of_sessions_serves() {
 /// And it leaves nothing behind that would stand in the way of others, such as a lock in a session of the pool.
 #[tokio::test]
 async fn a_pool_of_transactions_is_refused() {
-    let server = server(PostgresOptions::default());
-    let pooler = pooler(&server, &[("pool_mode", "transaction"), IGNORED]);
+    let Some(server) = server(PostgresOptions::default()) else { return };
+    let Some(pooler) = pooler(&server, &[("pool_mode", "transaction"), IGNORED]) else { return };
     for _ in 0..3 {
         let error = Postgres::open(pooler.url()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
@@ -45,8 +45,8 @@ async fn a_pool_of_transactions_is_refused() {
 /// As it comes from the package.
 #[tokio::test]
 async fn a_pooler_that_refuses_options_is_told_of() {
-    let server = server(PostgresOptions::default());
-    let pooler = pooler(&server, &[("pool_mode", "session")]);
+    let Some(server) = server(PostgresOptions::default()) else { return };
+    let Some(pooler) = pooler(&server, &[("pool_mode", "session")]) else { return };
     let error = Postgres::open(pooler.url()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.to_string().contains(IGNORED.1), "{error}");

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use coord_conformance::servers::{Redis, RedisOptions, redis::Reply};
+use coord_conformance::servers::{Redis, RedisOptions, found, redis::Reply};
 use coord_core::{
     Coordinator, Inspect, Name, Namespace,
     spi::{ALL, Claim, ClaimId, Claims, Grant, Kind, LineId, Standing, Wakeup, Wakeups},
@@ -12,14 +12,7 @@ use coord_redis::Store;
 
 /// A server of the test's own; `None`, with the reason told, if this host has none and need not have one.
 pub(crate) fn server_with(options: &RedisOptions) -> Option<Redis> {
-    match Redis::start(options) {
-        Ok(server) => Some(server),
-        Err(unavailable) if unavailable.fails() => panic!("{unavailable:?}"),
-        Err(unavailable) => {
-            eprintln!("ignored: {}", unavailable.reason());
-            None
-        }
-    }
+    found(Redis::start(options))
 }
 
 pub(crate) fn server() -> Option<Redis> {

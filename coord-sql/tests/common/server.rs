@@ -2,17 +2,17 @@
 
 use std::{error::Error, sync::Arc};
 
-use coord_conformance::servers::{PgBouncer, Postgres, PostgresOptions};
+use coord_conformance::servers::{PgBouncer, Postgres, PostgresOptions, found};
 use coord_sql::PostgresStore;
 
-/// A server of this test alone. Without a server program the test fails: it would show nothing.
-pub(crate) fn server(options: PostgresOptions) -> Postgres {
-    Postgres::start(&options.with_own()).unwrap_or_else(|error| panic!("no Postgres server: {error}"))
+/// A server of this test alone; `None`, with the reason told, if this host has none and need not have one.
+pub(crate) fn server(options: PostgresOptions) -> Option<Postgres> {
+    found(Postgres::start(&options.with_own()))
 }
 
 /// A pooler in front of it, with these settings.
-pub(crate) fn pooler(server: &Postgres, settings: &[(&str, &str)]) -> PgBouncer {
-    PgBouncer::start(server, settings).unwrap_or_else(|error| panic!("no pooler: {error}"))
+pub(crate) fn pooler(server: &Postgres, settings: &[(&str, &str)]) -> Option<PgBouncer> {
+    found(PgBouncer::start(server, settings))
 }
 
 pub(crate) async fn open(server: &Postgres) -> Arc<PostgresStore> {

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use coord_conformance::servers::{Postgres, PostgresOptions, Redis, RedisOptions, Unavailable};
+use coord_conformance::servers::{Postgres, PostgresOptions, Redis, RedisOptions, found};
 
 use crate::text::{blocks, ranked, root, sessions};
 
@@ -98,18 +98,6 @@ fn on_a_server(url: &str) {
         // This one shows how a store of its own is connected.
         if *command != "deposit" {
             prints_what_is_shown(command, Some(url));
-        }
-    }
-}
-
-/// A server; `None`, with the reason told, if this host has none and need not have one.
-fn found<T>(server: Result<T, Unavailable>) -> Option<T> {
-    match server {
-        Ok(server) => Some(server),
-        Err(unavailable) if unavailable.fails() => panic!("{unavailable}"),
-        Err(unavailable) => {
-            eprintln!("ignored: {unavailable}");
-            None
         }
     }
 }
