@@ -66,10 +66,6 @@ impl Batch {
         self.steps.is_empty()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.steps.len()
-    }
-
     /// What it takes of a request, at most.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

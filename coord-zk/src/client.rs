@@ -17,6 +17,7 @@ use zookeeper_client as zk;
 use crate::{
     config::{Config, IntoConfig},
     error::{Asks, Failure, closed, opening, too_slow},
+    jobs::Desk,
     leases::{Leases, sweep},
     probe::{self, Limits},
     server::Server,
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) leases: Arc<Leases>,
+    pub(crate) jobs: Desk,
     pub(crate) limits: Limits,
     pub(crate) server: Server,
     /// The sessions, by the length that was asked for.
@@ -82,6 +84,7 @@ impl Store {
             config,
             hub: Arc::default(),
             leases: Arc::default(),
+            jobs: Desk::default(),
             limits,
             server,
             sessions: Mutex::default(),

@@ -4,7 +4,7 @@ use coord_core::Result;
 use tracing::debug;
 
 use crate::{
-    batch::{Batch, STEP},
+    batch::Batch,
     session::{Look, Seen, Session, Stat},
 };
 
@@ -34,9 +34,4 @@ pub(crate) async fn old(session: &Session, folder: &str, old: impl Fn(&Stat) -> 
         }
     }
     Ok(())
-}
-
-/// Nodes of so many bytes in name and data fit into half of a request.
-pub(crate) fn half(max_packet: usize) -> usize {
-    (max_packet / 2).max(STEP)
 }

@@ -20,6 +20,7 @@ mod config;
 mod error;
 mod forget;
 mod hints;
+mod jobs;
 mod keys;
 mod leases;
 mod probe;

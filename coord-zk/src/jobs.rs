@@ -1,0 +1,239 @@
+//! Queues: what `coord_core::spi::jobs::Jobs` says.
+//!
+//! The nodes are described in [`room`], their names in [`place`].
+//!
+//! * **A push** is two requests: one that asks which ids are known, and one `multi` that adds the others, on condition that
+//!   nobody pushed meanwhile. That gives the items of all producers one order.
+//! * **A receive** is two requests: a listing, and one `multi` that leases items, on condition that nobody received
+//!   meanwhile; what they carry is read in the same pipeline. A resent receive finds its id in the names of the leases.
+//! * **A lease** is an ephemeral node of a session that is kept for at least the visibility timeout, with a deadline of its own
+//!   at this client: it ends when that has passed, or when the consumer was not heard of for so long that its session ended
+//!   (by the servers' monotonic clock; nobody's wall clock matters). A killed consumer's items are free within the visibility
+//!   timeout, a tick of the servers' and what they take to notice. An extension is one read for all deliveries of a session; a
+//!   longer one than the session is kept for moves the lease to another session. So visibility timeouts are as limited as
+//!   TTLs are: by the servers' `maxSessionTimeout`, less a tick.
+//! * **Acknowledging** and giving back is one `multi`, which removes the lease: whoever does that first has the word. An
+//!   item that is gone leaves its id for some eleven minutes, so that it is not pushed twice.
+//! * **A lost reply**: everything finds what it did. Counts of dead items that were put back, dropped or purged may be
+//!   too small then.
+//! * **The clock**: delays, and how long ids are remembered, are judged by the servers' wall clocks: a step there, or a new
+//!   leader with another time, moves them by as much. Leases are not.
+//! * **A listing** of a queue costs the names of its items, about 60 bytes each: with a thousand items a receive takes as good
+//!   as no longer than with one, with a hundred thousand it moves some 7 MB. Keep queues short, or split them by name.
+//! * **What stays** of a queue that was used once are eight nodes; of an item, none, eleven minutes after the last of its
+//!   neighbours was acknowledged.
+
+mod dead;
+mod place;
+mod push;
+mod receive;
+mod room;
+mod settle;
+mod time;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use coord_core::{
+    Error, ErrorKind, FencingToken, Result,
+    spi::{
+        Wakeups,
+        jobs::{
+            DeadItem, ItemId, Jobs, Push, Pushed, QueueId, QueueStats, Receive, Received, Settled,
+            Settlement, Word,
+        },
+    },
+};
+use zookeeper_client::EventType;
+
+use self::{
+    place::{Marker, Place},
+    room::Room,
+    time::StoreTime,
+};
+use crate::{
+    client::{Shared, Store},
+    error::Asks,
+    hints,
+    session::Session,
+};
+
+/// What a client remembers of queues.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    time: StoreTime,
+    /// Where the deliveries are that were not settled yet, by queue and item.
+    held: Mutex<HashMap<(String, ItemId), Held>>,
+}
+
+/// Where a delivery is.
+#[derive(Debug, Clone)]
+struct Held {
+    place: Place,
+    marker: Marker,
+}
+
+/// How many deliveries are remembered. Those that are not are looked for.
+const DESK: usize = 10_000;
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, ItemId), Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self, room: &Room, id: ItemId) -> Option<Held> {
+        self.lock().get(&(room.root().to_owned(), id)).cloned()
+    }
+
+    fn keep(&self, room: &Room, held: Held) {
+        let mut all = self.lock();
+        if all.len() >= DESK {
+            // Leases that ended without a word.
+            all.clear();
+        }
+        all.insert((room.root().to_owned(), held.place.id), held);
+    }
+
+    fn drop(&self, room: &Room, id: ItemId, token: FencingToken) {
+        let key = (room.root().to_owned(), id);
+        let mut all = self.lock();
+        if all.get(&key).is_some_and(|held| held.marker.token == token) {
+            all.remove(&key);
+        }
+    }
+}
+
+/// The store's time this long after another, in milliseconds, or zero for no time at all.
+fn after(now: u64, delay: Duration) -> u64 {
+    if delay.is_zero() {
+        return 0;
+    }
+    let millis = u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+    now.saturating_add(millis)
+}
+
+/// The session for leases that last this long without a sign of life.
+async fn session_for(shared: &Arc<Shared>, visibility: Duration) -> Result<Arc<Session>> {
+    // See `Shared::lease` for what is lost of a session's length.
+    let margin = shared.limits.tick().min(visibility / 3 + Duration::from_millis(1));
+    let session = shared.session(visibility + margin).await?;
+    let most = shared.lease(&session);
+    if most < visibility {
+        return Err(Error::new(
+            ErrorKind::InvalidTtl,
+            format!(
+                "a visibility timeout of {visibility:?} is longer than {most:?}, which is what these servers keep \
+                 (maxSessionTimeout less a tick)"
+            ),
+        ));
+    }
+    Ok(session)
+}
+
+impl Store {
+    fn room(&self, queue: &QueueId) -> Room {
+        Room::new(&self.shared.config, queue)
+    }
+}
+
+#[async_trait]
+impl Jobs for Store {
+    async fn push(&self, push: &Push) -> Result<Pushed> {
+        let room = self.room(&push.queue);
+        let work = async {
+            let session = self.shared.main().await?;
+            Ok(push::push(&session, &self.shared.jobs, &room, push).await?)
+        };
+        self.shared.within(Asks::Writing, work).await
+    }
+
+    async fn receive(&self, receive: &Receive) -> Result<Received> {
+        let room = self.room(&receive.queue);
+        let work = async {
+            let session = session_for(&self.shared, receive.visibility).await?;
+            Ok(receive::receive(&self.shared, &session, &room, receive).await?)
+        };
+        self.shared.within(Asks::Writing, work).await
+    }
+
+    async fn settle(&self, queue: &QueueId, settlements: &[Settlement]) -> Result<Vec<Settled>> {
+        let room = self.room(queue);
+        let work = async {
+            let (mut extensions, mut words) = (Vec::new(), Vec::new());
+            let mut places = Vec::with_capacity(settlements.len());
+            for said in settlements {
+                if let Word::Extend(visibility) = said.word {
+                    places.push((true, extensions.len()));
+                    extensions.push((said.clone(), visibility));
+                } else {
+                    places.push((false, words.len()));
+                    words.push(said.clone());
+                }
+            }
+            let extended = if extensions.is_empty() {
+                Vec::new()
+            } else {
+                settle::extend(&self.shared, &room, &extensions).await?
+            };
+            let settled = if words.is_empty() {
+                Vec::new()
+            } else {
+                let session = self.shared.main().await?;
+                settle::settle(&self.shared, &session, &room, &words).await?
+            };
+            Ok(places
+                .into_iter()
+                .map(|(is_extension, at)| if is_extension { extended[at] } else { settled[at] })
+                .collect())
+        };
+        self.shared.within(Asks::Writing, work).await
+    }
+
+    async fn dead(&self, queue: &QueueId, after: Option<ItemId>, limit: u32) -> Result<Vec<DeadItem>> {
+        let room = self.room(queue);
+        let work = async { Ok(dead::dead(&*self.shared.main().await?, &room, after, limit).await?) };
+        self.shared.within(Asks::Reading, work).await
+    }
+
+    async fn requeue(&self, queue: &QueueId, items: &[ItemId]) -> Result<u64> {
+        let room = self.room(queue);
+        let work = async { Ok(dead::requeue(&*self.shared.main().await?, &room, items).await?) };
+        self.shared.within(Asks::Writing, work).await
+    }
+
+    async fn drop_dead(&self, queue: &QueueId, items: &[ItemId]) -> Result<u64> {
+        let room = self.room(queue);
+        let work = async { Ok(dead::drop_dead(&*self.shared.main().await?, &room, items).await?) };
+        self.shared.within(Asks::Writing, work).await
+    }
+
+    async fn stats(&self, queue: &QueueId) -> Result<QueueStats> {
+        let room = self.room(queue);
+        let work = async { Ok(dead::stats(&*self.shared.main().await?, &self.shared.jobs, &room).await?) };
+        self.shared.within(Asks::Reading, work).await
+    }
+
+    async fn purge(&self, queue: &QueueId) -> Result<u64> {
+        let room = self.room(queue);
+        let work = async { Ok(dead::purge(&*self.shared.main().await?, &room).await?) };
+        self.shared.within(Asks::Writing, work).await
+    }
+
+    fn wakeups(&self, queue: &QueueId) -> Wakeups {
+        let line = self.room(queue).line();
+        let start = format!("{line}/");
+        // Items that come, and leases that end. What a receive does makes nothing ready.
+        hints::below(self.shared.clone(), line, move |event: EventType, path: &str| {
+            match (event, path.strip_prefix(&start)) {
+                (EventType::NodeCreated, Some(name)) => name.starts_with('i'),
+                (EventType::NodeDeleted, Some(name)) => name.starts_with('l'),
+                (_, None) => true,
+                _ => false,
+            }
+        })
+    }
+}

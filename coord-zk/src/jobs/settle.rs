@@ -1,0 +1,292 @@
+//! Words about deliveries: done, not done, given back.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use coord_core::{
+    FencingToken, Result,
+    spi::jobs::{ItemId, Settled, Settlement, Word},
+};
+use tracing::debug;
+
+use super::{
+    Held,
+    place::{Marker, Place},
+    receive::bury,
+    room::{Line, Room, graves, number},
+};
+use crate::{
+    batch::{Batch, Conflict, Pause, STEP},
+    client::Shared,
+    error::misread,
+    forget,
+    session::{Look, Mode, Seen, Session, Stat},
+};
+
+/// How long items that are gone are remembered, by the store's clock: longer than is promised, as clocks of servers differ.
+const MEMORY_MS: u64 = 660_000;
+/// Every so many items somebody forgets what is old.
+const EVERY: u64 = 32;
+/// How many words go into one request.
+const PART: usize = 100;
+
+/// What is known of the items that words are about.
+#[derive(Default)]
+struct View {
+    held: HashMap<ItemId, (Place, Option<Marker>)>,
+    /// Of those that were acknowledged or dropped, the token.
+    gone: HashMap<ItemId, u64>,
+    dead: HashMap<ItemId, Option<FencingToken>>,
+}
+
+impl View {
+    /// What this client knows by itself, if that is all of it.
+    fn remembered(shared: &Shared, room: &Room, said: &[Settlement]) -> Option<Self> {
+        let mut view = Self::default();
+        for said in said {
+            let held = shared.jobs.held(room, said.id).filter(|held| held.marker.token == said.token)?;
+            view.held.insert(said.id, (held.place, Some(held.marker)));
+        }
+        Some(view)
+    }
+
+    async fn read(session: &Session, room: &Room, said: &[Settlement]) -> Result<Self> {
+        let (line, dead) = (room.line(), room.dead());
+        let gone: Vec<_> = said.iter().map(|said| room.gone(said.id)).collect();
+        let mut looks = vec![Look::Children(&line), Look::Children(&dead)];
+        looks.extend(gone.iter().map(|path| Look::Data(path)));
+        let seen = session.read_fresh(room.root(), &looks).await?;
+        let [Seen::Children(line), Seen::Children(dead), gone @ ..] = &seen[..] else {
+            return Ok(Self::default());
+        };
+        let mut view = Self::default();
+        let line = Line::parse(line);
+        for place in &line.places {
+            view.held.insert(place.id, (place.clone(), line.lease(place).cloned()));
+        }
+        view.dead = graves(dead).into_iter().map(|(grave, _)| (grave.id, grave.token)).collect();
+        for (said, seen) in said.iter().zip(gone) {
+            if let Seen::Data(token, _) = seen {
+                view.gone.insert(said.id, number(token)?);
+            }
+        }
+        Ok(view)
+    }
+
+    /// What a word comes to without anything being done; or the delivery that it is about.
+    fn judge(&self, said: &Settlement) -> Result<(&Place, &Marker), Settled> {
+        let again = match self.held.get(&said.id) {
+            Some((place, Some(marker))) if marker.token == said.token => return Ok((place, marker)),
+            Some((place, _)) => {
+                matches!(said.word, Word::Nack { .. } | Word::Return) && place.returned == Some(said.token)
+            }
+            None => match said.word {
+                Word::Ack => self.gone.get(&said.id) == Some(&said.token.get()),
+                Word::Nack { .. } => self.dead.get(&said.id) == Some(&Some(said.token)),
+                _ => false,
+            },
+        };
+        Err(if again { Settled::Done } else { Settled::Stale })
+    }
+}
+
+/// Settles deliveries; not extensions.
+pub(super) async fn settle(
+    shared: &Arc<Shared>,
+    session: &Session,
+    room: &Room,
+    said: &[Settlement],
+) -> Result<Vec<Settled>> {
+    let mut answers = Vec::with_capacity(said.len());
+    let mut rest = said;
+    while !rest.is_empty() {
+        // No item twice in one request.
+        let mut ids = HashSet::new();
+        let step = 4 * (STEP + room.root().len() + 128);
+        let most = PART.min((shared.config.max_packet() / step).max(1));
+        let count = rest.iter().take(most).take_while(|said| ids.insert(said.id)).count();
+        let (some, later) = rest.split_at(count);
+        rest = later;
+        answers.extend(some_of(shared, session, room, some).await?);
+    }
+    Ok(answers)
+}
+
+async fn some_of(
+    shared: &Arc<Shared>,
+    session: &Session,
+    room: &Room,
+    said: &[Settlement],
+) -> Result<Vec<Settled>> {
+    let mut remembered = View::remembered(shared, room, said);
+    let mut pause = Pause::default();
+    loop {
+        let view = match remembered.take() {
+            Some(view) => view,
+            None => View::read(session, room, said).await?,
+        };
+        let waits = |said: &Settlement| matches!(said.word, Word::Nack { delay, .. } if !delay.is_zero());
+        let now = if said.iter().any(waits) {
+            shared.jobs.time.now(session, &room.clock()).await?.latest
+        } else {
+            0
+        };
+        let (mut batch, mut answers, mut settled) = (Batch::default(), Vec::new(), Vec::new());
+        for said in said {
+            answers.push(match view.judge(said) {
+                Ok((place, marker)) => {
+                    act(&mut batch, room, said, place, marker, now);
+                    settled.push((place, marker));
+                    Settled::Done
+                }
+                Err(answer) => answer,
+            });
+        }
+        if batch.is_empty() {
+            return Ok(answers);
+        }
+        match batch.send(session).await? {
+            Ok(_) => {
+                for (place, marker) in settled {
+                    shared.leases.forget(&room.marker(marker));
+                    shared.jobs.drop(room, place.id, marker.token);
+                }
+                tidy(session, room, said, &view).await;
+                return Ok(answers);
+            }
+            Err(Conflict::NoFolder(folder)) => room.make(session, Some(folder)).await?,
+            Err(Conflict::Changed) => {}
+        }
+        pause.rest().await;
+    }
+}
+
+/// What a word does.
+fn act(batch: &mut Batch, room: &Room, said: &Settlement, place: &Place, marker: &Marker, now: u64) {
+    // Whoever removes the lease has the word: it is there as long as this is the item's present delivery.
+    batch.delete(room.marker(marker), None);
+    let mut back = Place { returned: Some(said.token), delivered: false, ..place.clone() };
+    match said.word {
+        Word::Ack => {
+            batch.create(room.gone(said.id), said.token.get().to_be_bytes().to_vec(), Mode::Persistent);
+            batch.delete(room.place(place), None);
+            batch.delete(room.item(said.id), None);
+            return;
+        }
+        Word::Nack { max_attempts, .. } if place.is_spent(max_attempts) => {
+            bury(batch, room, place, Some(said.token));
+            return;
+        }
+        Word::Nack { delay, .. } => back.ready = super::after(now, delay),
+        Word::Return => back.attempts = back.attempts.saturating_sub(1),
+        Word::Extend(_) => return,
+    }
+    batch.delete(room.place(place), None);
+    batch.create(room.place(&back), Vec::new(), Mode::Persistent);
+}
+
+/// Every now and then items that are long gone are forgotten. That may fail: the words are said.
+async fn tidy(session: &Session, room: &Room, said: &[Settlement], view: &View) {
+    let due = |said: &&Settlement| {
+        said.word == Word::Ack
+            && view.held.get(&said.id).is_some_and(|(place, _)| place.order % EVERY == EVERY - 1)
+    };
+    let Some(said) = said.iter().find(due) else { return };
+    let forgetting = async {
+        let now = session.set(&room.clock(), b"", None).await?.mtime.cast_unsigned();
+        let old = |stat: &Stat| stat.mtime.cast_unsigned() + MEMORY_MS < now;
+        forget::old(session, &room.bucket(said.id), old).await
+    };
+    if let Err(error) = forgetting.await {
+        debug!(%error, "items that are gone are left for the next one to forget");
+    }
+}
+
+/// Prolongs deliveries: those of a session by one request.
+pub(super) async fn extend(
+    shared: &Arc<Shared>,
+    room: &Room,
+    said: &[(Settlement, Duration)],
+) -> Result<Vec<Settled>> {
+    let mut answers = vec![Settled::Stale; said.len()];
+    let (mut asked, mut moved) = (HashMap::<i64, Vec<(usize, String)>>::new(), Vec::new());
+    let mut sessions = HashMap::new();
+    for (at, (said, visibility)) in said.iter().enumerate() {
+        let held = shared.jobs.held(room, said.id).filter(|held| held.marker.token == said.token);
+        let Some(Held { marker, .. }) = held else {
+            moved.push(at);
+            continue;
+        };
+        let (stem, now) = (room.marker(&marker), coord_core::clock::Clock::System.now());
+        // Before the request is sent, so that the sweep does not take meanwhile what is about to be found.
+        let Some(lease) = shared.leases.get(&stem, now) else { continue };
+        if !shared.leases.prolong(&stem, now.after(*visibility), now) {
+            continue;
+        }
+        if shared.lease(&lease.session) < *visibility {
+            moved.push(at);
+        } else {
+            asked.entry(lease.session.id()).or_default().push((at, stem));
+            sessions.insert(lease.session.id(), lease.session);
+        }
+    }
+    for (id, leases) in asked {
+        let session: &Arc<Session> = &sessions[&id];
+        let looks: Vec<_> = leases.iter().map(|(_, stem)| Look::Data(stem)).collect();
+        for ((at, stem), seen) in leases.iter().zip(session.read_all(&looks).await?) {
+            if matches!(seen, Seen::Data(_, stat) if stat.ephemeral_owner == id) {
+                answers[*at] = Settled::Done;
+            } else {
+                shared.leases.forget(stem);
+            }
+        }
+    }
+    for at in moved {
+        let (said, visibility) = &said[at];
+        answers[at] = relocate(shared, room, said, *visibility).await?;
+    }
+    Ok(answers)
+}
+
+/// Gives a delivery a lease by another session, which is kept for long enough.
+async fn relocate(
+    shared: &Arc<Shared>,
+    room: &Room,
+    said: &Settlement,
+    visibility: Duration,
+) -> Result<Settled> {
+    let session = super::session_for(shared, visibility).await?;
+    let known = shared.jobs.held(room, said.id).filter(|held| held.marker.token == said.token);
+    let held = match known {
+        Some(held) => held,
+        None => {
+            let view = View::read(&session, room, std::slice::from_ref(said)).await?;
+            match view.judge(said) {
+                Ok((place, marker)) => Held { place: place.clone(), marker: marker.clone() },
+                Err(answer) => return Ok(answer),
+            }
+        }
+    };
+    let stem = room.marker(&held.marker);
+    let now = coord_core::clock::Clock::System.now();
+    let mut batch = Batch::default();
+    batch.delete(stem.clone(), None);
+    batch.create(stem.clone(), Vec::new(), Mode::Ephemeral);
+    shared.leases.begin(&stem, &session, now.after(visibility));
+    // Unknown or not, the lease stays to be swept in its time.
+    match batch.send(&session).await? {
+        Ok(_) => {
+            shared.leases.made(&stem, &stem, 0);
+            shared.jobs.keep(room, held);
+            Ok(Settled::Done)
+        }
+        Err(Conflict::Changed) => {
+            shared.leases.forget(&stem);
+            Ok(Settled::Stale)
+        }
+        Err(Conflict::NoFolder(_)) => Err(misread("the folder of a queue")),
+    }
+}
