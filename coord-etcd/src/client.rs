@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 use crate::{
     config::{Config, IntoConfig},
     error::{closed, from_etcd, is_granted_already, is_lease_gone, too_slow},
+    jobs::{Extended, Tails},
     link::{Link, Links},
     rubbish::Rubbish,
     wakeups::Hub,
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) links: Links,
     pub(crate) hub: Arc<Hub>,
     pub(crate) rubbish: Rubbish,
+    pub(crate) tails: Tails,
+    pub(crate) extended: Extended,
     closed: AtomicBool,
 }
 
@@ -122,6 +125,8 @@ impl Store {
             links: Links::new(&config),
             hub: Arc::default(),
             rubbish: Rubbish::default(),
+            tails: Tails::default(),
+            extended: Extended::default(),
             config,
             closed: AtomicBool::new(false),
         });

@@ -17,6 +17,7 @@
 mod client;
 mod config;
 mod error;
+mod jobs;
 mod keys;
 mod link;
 mod listen;
