@@ -22,6 +22,7 @@ use crate::{
     probe::{self, Limits},
     server::Server,
     session::Session,
+    waits::Waits,
     wakeups::Hub,
 };
 
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) leases: Arc<Leases>,
+    pub(crate) waits: Waits,
     pub(crate) jobs: Desk,
     pub(crate) limits: Limits,
     pub(crate) server: Server,
@@ -84,6 +86,7 @@ impl Store {
             config,
             hub: Arc::default(),
             leases: Arc::default(),
+            waits: Waits::default(),
             jobs: Desk::default(),
             limits,
             server,
@@ -129,6 +132,7 @@ impl Store {
     /// Ends the background work and the sessions.
     pub(crate) async fn end(&self) {
         self.sweeper.abort();
+        self.shared.waits.end_all();
         self.shared.end().await;
     }
 }

@@ -30,6 +30,8 @@ struct Held {
     session: Arc<Session>,
     /// The node's path and its `czxid`; `None` as long as nobody knows whether it was made.
     node: Option<(String, i64)>,
+    /// A second node that was made with it.
+    pair: Option<String>,
     until: Moment,
     /// The sweep is removing it.
     swept: bool,
@@ -41,6 +43,8 @@ pub(crate) struct Lease {
     pub(crate) session: Arc<Session>,
     /// The node's path and its `czxid`; `None` as long as nobody knows whether it was made.
     pub(crate) node: Option<(String, i64)>,
+    /// A second node that was made with it.
+    pub(crate) pair: Option<String>,
     /// Until when it is kept.
     pub(crate) until: Moment,
     /// Whether it is over: its time has passed, or its session has ended.
@@ -57,7 +61,7 @@ impl Leases {
     /// Begins a lease. To be called before the request that makes the node is sent, so that the node is removed whatever becomes
     /// of the answer.
     pub(crate) fn begin(&self, stem: &str, session: &Arc<Session>, until: Moment) {
-        let held = Held { session: Arc::clone(session), node: None, until, swept: false };
+        let held = Held { session: Arc::clone(session), node: None, pair: None, until, swept: false };
         self.held().insert(stem.to_owned(), held);
         self.changed.notify_one();
     }
@@ -69,15 +73,16 @@ impl Leases {
         }
     }
 
+    /// A second node was made with it.
+    pub(crate) fn paired(&self, stem: &str, path: &str) {
+        if let Some(held) = self.held().get_mut(stem) {
+            held.pair = Some(path.to_owned());
+        }
+    }
+
     /// The lease as it is now; `None` if there is none.
     pub(crate) fn get(&self, stem: &str, now: Moment) -> Option<Lease> {
-        self.held().get(stem).map(|held| Lease {
-            session: Arc::clone(&held.session),
-            node: held.node.clone(),
-            until: held.until,
-            over: held.is_over(now),
-            swept: held.swept,
-        })
+        self.held().get(stem).map(|held| held.lease(now))
     }
 
     /// Keeps it until at least then. False if it is over, which stays so.
@@ -102,6 +107,11 @@ impl Leases {
         self.changed.notify_one();
     }
 
+    /// Gives the lease up if this guard is dropped before [`GiveUp::done`]: if whoever removes the node is dropped, or fails.
+    pub(crate) fn or_give_up<'a>(&'a self, stem: &'a str) -> GiveUp<'a> {
+        GiveUp { leases: self, stem, done: false }
+    }
+
     /// Whether a session has any.
     pub(crate) fn has_any(&self, session: i64) -> bool {
         self.held().values().any(|held| held.session.id() == session)
@@ -124,8 +134,7 @@ impl Leases {
         let mut due = Vec::new();
         for (stem, held) in all.iter_mut().filter(|(_, held)| held.until <= now && !held.swept) {
             held.swept = true;
-            let (session, node) = (Arc::clone(&held.session), held.node.clone());
-            due.push((stem.clone(), Lease { session, node, until: held.until, over: true, swept: true }));
+            due.push((stem.clone(), held.lease(now)));
         }
         let next = all.values().filter(|held| !held.swept).map(|held| held.until).min();
         (due, next)
@@ -146,7 +155,41 @@ impl Leases {
     }
 }
 
+/// See [`Leases::or_give_up`].
+pub(crate) struct GiveUp<'a> {
+    leases: &'a Leases,
+    stem: &'a str,
+    done: bool,
+}
+
+impl GiveUp<'_> {
+    /// The node is gone.
+    pub(crate) fn done(mut self) {
+        self.done = true;
+        self.leases.forget(self.stem);
+    }
+}
+
+impl Drop for GiveUp<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.leases.give_up(self.stem);
+        }
+    }
+}
+
 impl Held {
+    fn lease(&self, now: Moment) -> Lease {
+        Lease {
+            session: Arc::clone(&self.session),
+            node: self.node.clone(),
+            pair: self.pair.clone(),
+            until: self.until,
+            over: self.is_over(now),
+            swept: self.swept,
+        }
+    }
+
     fn is_over(&self, now: Moment) -> bool {
         self.until <= now || self.session.is_over()
     }
@@ -196,11 +239,15 @@ async fn remove_due(client: &Arc<Shared>, stem: &str, lease: &Lease) -> bool {
     }
 }
 
-/// Removes the node of a lease, also if its path is unknown. Nothing happens if it is not there.
+/// Removes the nodes of a lease, also if their paths are unknown. Nothing happens if they are not there.
 pub(crate) async fn remove(stem: &str, lease: &Lease) -> Result<(), Failure> {
-    match &lease.node {
-        Some((path, _)) => delete(&lease.session, path).await,
-        None => remove_all(&lease.session, stem).await.map(drop),
+    match (&lease.node, &lease.pair) {
+        (Some((path, _)), None) => delete(&lease.session, path).await,
+        (Some((path, _)), Some(pair)) => {
+            let (first, second) = (delete(&lease.session, path), delete(&lease.session, pair));
+            first.await.and(second.await)
+        }
+        (None, _) => remove_all(&lease.session, stem).await.map(drop),
     }
 }
 
@@ -225,16 +272,32 @@ pub(crate) async fn find(session: &Session, stem: &str) -> Result<Vec<String>, F
         Err(Failure::NoNode) => return Ok(Vec::new()),
         Err(failure) => return Err(failure),
     };
-    let own = children.iter().filter(|child| child.starts_with(name));
+    let pair = pair(name);
+    let is_own = |child: &&String| {
+        child.starts_with(name) || pair.as_ref().is_some_and(|pair| child.starts_with(pair.as_str()))
+    };
+    let own = children.iter().filter(is_own);
     Ok(own
         .map(|child| if folder == "/" { format!("/{child}") } else { format!("{folder}/{child}") })
         .collect())
 }
 
+/// What the second node of a claim begins with, in the layout that makes two.
+fn pair(name: &str) -> Option<String> {
+    let id = name.strip_prefix("_c_")?.strip_suffix('-')?;
+    Some(format!("{}__lock__", uuid::Uuid::try_parse(id).ok()?.simple()))
+}
+
 /// Removes a node. Nothing happens if it is not there.
-pub(crate) async fn delete(session: &Session, path: &str) -> Result<(), Failure> {
-    match session.delete(path, None).await {
-        Ok(()) | Err(Failure::NoNode) => Ok(()),
-        Err(failure) => Err(failure),
+pub(crate) fn delete<'a>(
+    session: &'a Session,
+    path: &str,
+) -> impl Future<Output = Result<(), Failure>> + Send + use<'a> {
+    let sent = session.delete(path, None);
+    async move {
+        match sent.await {
+            Ok(()) | Err(Failure::NoNode) => Ok(()),
+            Err(failure) => Err(failure),
+        }
     }
 }

@@ -15,19 +15,26 @@
 //! ```
 
 mod batch;
+mod claims;
 mod client;
 mod config;
 mod error;
 mod forget;
 mod hints;
+mod inspect;
 mod jobs;
 mod keys;
 mod leases;
+mod line;
 mod probe;
+mod record;
 mod server;
 mod session;
 mod values;
+mod waits;
 mod wakeups;
+
+use std::sync::Arc;
 
 pub use coord_core::{Coordinator, Effect, Error, ErrorKind, Report, Result, Weakness, prelude};
 
@@ -35,3 +42,20 @@ pub use self::{
     client::Store,
     config::{Config, IntoConfig, Layout},
 };
+
+/// Connects to the ensemble that a URL or a [`Config`] names, and makes a client of it.
+///
+/// It needs a Tokio runtime with time and I/O for as long as it lives, and answers within about ten seconds. For an owner's
+/// name or a decorated store, use [`Store::open`] and [`Coordinator::builder`].
+///
+/// # Cancel safety
+/// Cancel safe: a session that is left behind ends by itself.
+///
+/// # Errors
+/// As [`Store::open`].
+pub async fn connect(config: impl IntoConfig) -> Result<Coordinator> {
+    let config = config.into_config()?;
+    let namespace = config.namespace().clone();
+    let store: Arc<Store> = Store::open(config).await?;
+    Coordinator::builder(store.clone()).values(store.clone()).jobs(store).namespace(namespace).build()
+}

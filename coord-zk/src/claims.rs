@@ -1,0 +1,657 @@
+//! The line of claims: what `coord_core::spi::Claims` says, by ephemeral sequential nodes.
+//!
+//! A claim is a node of a session of its TTL. Its place is the number that the server gives it, its token the `czxid` of the
+//! node. A claim joins by making its node and listing the line, pipelined; it leaves by the removal of the node, or with its
+//! session. Who waits watches one node ahead.
+//!
+//! What follows from what the leader says is told from what one server believes: a grant is answered after a write or a `sync`
+//! on the claim's own session, and a renewal is a transaction that checks the nodes. A server that was cut off from its leader
+//! answers neither, so that nobody goes on holding by its word what the others gave away.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use coord_core::{
+    Error, ErrorKind, FencingToken, Guarantees, Result,
+    clock::{Clock, Moment},
+    spi::{Claim, ClaimId, Claims, Grant, HandOver, Holder, Line, LineId, Renewal, Standing, Wakeups},
+};
+
+use crate::{
+    client::Store,
+    error::{Asks, Failure},
+    leases::{self, Lease},
+    line::{Blocker, Queue, Spot},
+    record::Record,
+    session::{Mode, Session, Step},
+    wakeups::{self, Watch},
+};
+
+/// How often one call looks again when the line changes under it.
+const ROUNDS: u32 = 16;
+
+#[async_trait]
+impl Claims for Store {
+    fn guarantees(&self) -> Guarantees {
+        self.promises()
+    }
+
+    async fn claim(&self, claim: &Claim) -> Result<Standing> {
+        let spot = Spot::of(&self.shared.config, &claim.line)?;
+        let attempt = Attempt { store: self, claim, stem: spot.stem(claim.id), spot };
+        self.shared.within(Asks::Writing, attempt.run()).await
+    }
+
+    async fn renew(&self, grants: &[Grant]) -> Result<Vec<Renewal>> {
+        self.shared.within(Asks::Writing, self.renew_all(grants)).await
+    }
+
+    async fn set_value(&self, grant: &Grant, value: &[u8]) -> Result<Renewal> {
+        let spot = Spot::of(&self.shared.config, &grant.line)?;
+        self.shared.within(Asks::Writing, self.replace_value(&spot, grant, value)).await
+    }
+
+    async fn withdraw(&self, line: &LineId, id: ClaimId) -> Result<()> {
+        let spot = Spot::of(&self.shared.config, line)?;
+        self.shared.within(Asks::Writing, self.take_out(&spot.stem(id))).await
+    }
+
+    async fn hand_over(&self, _: &Grant, _: ClaimId) -> Result<HandOver> {
+        Err(unsupported("hand a grant over to a named waiter"))
+    }
+
+    async fn adopt(&self, _: &Grant, _: ClaimId) -> Result<Renewal> {
+        Err(unsupported("resume a grant in another session"))
+    }
+
+    async fn line(&self, line: &LineId) -> Result<Line> {
+        let spot = Spot::of(&self.shared.config, line)?;
+        self.shared.within(Asks::Reading, self.read_line(&spot)).await
+    }
+
+    fn wakeups(&self, line: &LineId, id: Option<ClaimId>) -> Wakeups {
+        // A name that is none here is refused by the call that comes with it.
+        let Ok(spot) = Spot::of(&self.shared.config, line) else { return Wakeups::none() };
+        match id {
+            Some(id) => self.shared.hub.stem(spot.stem(id)),
+            None => wakeups::watch(&self.shared, spot.folder.as_str(), Watch::Both),
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.end().await;
+        Ok(())
+    }
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("the zookeeper backend cannot {what}"))
+}
+
+fn now() -> Moment {
+    Clock::System.now()
+}
+
+/// The token of a node.
+///
+/// # Errors
+/// [`ErrorKind::Exhausted`] after two million elections of a leader.
+pub(crate) fn token(czxid: i64) -> Result<FencingToken> {
+    let number = u64::try_from(czxid).unwrap_or_default();
+    FencingToken::new(number).map_err(|error| {
+        Error::new(ErrorKind::Exhausted, "the numbers for fencing tokens are used up").with_source(error)
+    })
+}
+
+/// One call about a claim that wants to be granted.
+struct Attempt<'a> {
+    store: &'a Store,
+    claim: &'a Claim,
+    spot: Spot,
+    stem: String,
+}
+
+/// What a look found: the own node, and the line in which it stands.
+struct Look {
+    session: Arc<Session>,
+    /// Before the request was sent.
+    sent: Moment,
+    /// The own node's name.
+    name: String,
+    czxid: i64,
+    queue: Queue,
+}
+
+impl Attempt<'_> {
+    async fn run(&self) -> Result<Standing, Failure> {
+        for _ in 0..ROUNDS {
+            let look = match self.lease().await? {
+                None => self.join().await?,
+                Some(lease) => {
+                    if let Some(standing) = self.glance(&lease).await? {
+                        return Ok(standing);
+                    }
+                    self.look_again(&lease).await?
+                }
+            };
+            let Some(look) = look else { continue };
+            if let Some(standing) = self.judge(&look).await? {
+                return Ok(standing);
+            }
+        }
+        let text = format!("the line of {} changes faster than it can be read", self.claim.line);
+        Err(Failure::Other(Error::new(ErrorKind::Unavailable, text).with_unknown_effect()))
+    }
+
+    /// The lease of this claim, if it is in the line as far as this client knows.
+    async fn lease(&self) -> Result<Option<Lease>, Failure> {
+        let leases = &self.store.shared.leases;
+        let Some(lease) = leases.get(&self.stem, now()) else { return Ok(None) };
+        if lease.swept && lease.node.is_none() {
+            // Two who look for its node would take out the next one.
+            let text = "the claim's earlier attempt is being removed; try again";
+            return Err(Failure::Other(Error::new(ErrorKind::Unavailable, text).with_unknown_effect()));
+        }
+        if !lease.over {
+            return Ok(Some(lease));
+        }
+        // It joins again at the end.
+        match leases::remove(&self.stem, &lease).await {
+            Ok(()) | Err(Failure::Ended(_)) => {}
+            Err(failure) => return Err(failure),
+        }
+        leases.forget(&self.stem);
+        self.store.shared.waits.end(&self.stem);
+        Ok(None)
+    }
+
+    /// Makes the node and lists the line, pipelined. `None`: to be looked at again.
+    async fn join(&self) -> Result<Option<Look>, Failure> {
+        let shared = &self.store.shared;
+        let session = shared.session(self.claim.ttl).await?;
+        let folder = self.spot.folder.as_str();
+        let paths = self.spot.paths(self.claim);
+        let data = self.data(&session);
+        // The second time if the folder was not there, and again if the server removed it, because it was empty.
+        for _ in 0..3 {
+            let sent = now();
+            shared.leases.begin(&self.stem, &session, sent.after(session.timeout()));
+            let made = match self.make(&session, &paths, &data).await {
+                Ok(made) => made,
+                Err(Failure::NoNode) => {
+                    shared.leases.forget(&self.stem);
+                    session.make(folder, Mode::Container).await?;
+                    continue;
+                }
+                Err(Failure::Ended(_)) => {
+                    // What was made went with the session.
+                    shared.leases.forget(&self.stem);
+                    return Ok(None);
+                }
+                Err(Failure::Other(error)) if error.effect() == coord_core::Effect::None => {
+                    shared.leases.forget(&self.stem);
+                    return Err(Failure::Other(error));
+                }
+                // It may have been made: the lease stays, and the next look finds it.
+                Err(failure) => return Err(failure),
+            };
+            let (node, czxid, children) = made;
+            let mut queue = self.spot.queue(children);
+            if self.remove_older(&session, &queue, &node).await? {
+                let (synced, listed) = (session.sync(folder), session.list(folder));
+                synced.await?;
+                queue = self.spot.queue(listed.await?.0);
+            }
+            return Ok(Some(Look { session, sent, name: base(&node).to_owned(), czxid, queue }));
+        }
+        let text = format!("the folder of {} is removed as soon as it is made", self.claim.line);
+        Err(Failure::Other(Error::new(ErrorKind::Unavailable, text)))
+    }
+
+    /// The node's path, its `czxid`, and the names in the line.
+    async fn make(
+        &self,
+        session: &Session,
+        paths: &[String],
+        data: &[u8],
+    ) -> Result<(String, i64, Vec<String>), Failure> {
+        let (shared, folder) = (&self.store.shared, self.spot.folder.as_str());
+        let mode = Mode::EphemeralSequential;
+        if let [path] = paths {
+            let (created, listed) = (session.create(path, data, mode), session.list(folder));
+            let (node, stat) = created.await?;
+            shared.leases.made(&self.stem, &node, stat.czxid);
+            return Ok((node, stat.czxid, listed.await?.0));
+        }
+        let steps: Vec<_> = paths.iter().map(|path| Step::Create { path, data, mode }).collect();
+        let (made, listed) = (session.multi(&steps), session.list(folder));
+        let made: Vec<_> =
+            made.await.map_err(|refusal| refusal.failure)?.iter().filter_map(created).collect();
+        let [node, pair] = made.as_slice() else {
+            return Err(Failure::Other(crate::error::misread("an answer")));
+        };
+        // The stat of a node that a multi makes is not told by old servers.
+        let stat = session.exists(node).await?.ok_or(Failure::NoNode)?;
+        shared.leases.paired(&self.stem, pair);
+        shared.leases.made(&self.stem, node, stat.czxid);
+        Ok((node.clone(), stat.czxid, listed.await?.0))
+    }
+
+    /// Takes out nodes of the same claim that a session before made, whose end the ensemble has not noticed yet.
+    async fn remove_older(&self, session: &Session, queue: &Queue, node: &str) -> Result<bool, Failure> {
+        let own = self.store.shared.leases.get(&self.stem, now());
+        let pair = own.and_then(|lease| lease.pair);
+        let is_own = |name: &str| name == base(node) || pair.as_deref().map(base) == Some(name);
+        let older = queue.0.iter().filter(|place| place.id == Some(self.claim.id) && !is_own(&place.name));
+        let removals: Vec<_> =
+            older.map(|place| leases::delete(session, &self.spot.folder.node(&place.name))).collect();
+        let any = !removals.is_empty();
+        for removed in futures_util::future::join_all(removals).await {
+            removed?;
+        }
+        Ok(any)
+    }
+
+    fn data(&self, session: &Session) -> Vec<u8> {
+        let Claim { weight, limit, priority, ref owner, ref value, .. } = *self.claim;
+        let (owner, value) = (owner.clone(), value.clone());
+        Record { weight, limit, priority, ttl: session.timeout(), owner, value }.encode()
+    }
+
+    /// Whether the one that is waited for is still there: less to read than the line. `None`: look at the line.
+    async fn glance(&self, lease: &Lease) -> Result<Option<Standing>, Failure> {
+        let shared = &self.store.shared;
+        let Some((target, ahead)) = shared.waits.target(&self.stem) else { return Ok(None) };
+        let Some((node, _)) = lease.node.as_ref().filter(|_| self.claim.wait) else { return Ok(None) };
+        let sent = now();
+        let (own, other) = (lease.session.exists(node), lease.session.exists(&target));
+        if own.await?.is_none() || other.await?.is_none() {
+            return Ok(None);
+        }
+        let kept = shared.leases.prolong(&self.stem, sent.after(lease.session.timeout()), now());
+        Ok(kept.then(|| self.waiting(&lease.session, ahead)))
+    }
+
+    fn waiting(&self, session: &Session, ahead: u32) -> Standing {
+        Standing::Waiting { ahead, look_again_in: session.timeout() }
+    }
+
+    /// Lists the line as it is now. `None`: to be looked at again, from the start.
+    async fn look_again(&self, lease: &Lease) -> Result<Option<Look>, Failure> {
+        let leases = &self.store.shared.leases;
+        let session = &lease.session;
+        let folder = self.spot.folder.as_str();
+        let Some((node, czxid)) = lease.node.clone() else {
+            // Its creation was not answered.
+            self.find(session).await?;
+            return Ok(None);
+        };
+        let sent = now();
+        let (synced, listed) = (session.sync(folder), session.list(folder));
+        let listed = match synced.await {
+            Ok(()) => listed.await,
+            Err(failure) => Err(failure),
+        };
+        let names = match listed {
+            Ok((names, _)) => names,
+            Err(Failure::NoNode | Failure::Ended(_)) => {
+                leases.forget(&self.stem);
+                return Ok(None);
+            }
+            Err(failure) => return Err(failure),
+        };
+        let queue = self.spot.queue(names);
+        let session = Arc::clone(session);
+        Ok(Some(Look { session, sent, name: base(&node).to_owned(), czxid, queue }))
+    }
+
+    /// Looks for a node whose creation was not answered. Only one that is owned by the session counts.
+    async fn find(&self, session: &Session) -> Result<(), Failure> {
+        let leases = &self.store.shared.leases;
+        let found = match leases::find(session, &self.stem).await {
+            Ok(found) => found,
+            Err(Failure::Ended(_)) => Vec::new(),
+            Err(failure) => return Err(failure),
+        };
+        let mut own = Vec::new();
+        for path in found {
+            match session.exists(&path).await? {
+                Some(stat) if stat.ephemeral_owner == session.id() => own.push((path, stat.czxid)),
+                Some(_) => leases::delete(session, &path).await?,
+                None => {}
+            }
+        }
+        own.sort_by_key(|(path, _)| !path.starts_with(&self.stem));
+        match own.as_slice() {
+            [] => leases.forget(&self.stem),
+            [(path, czxid), rest @ ..] => {
+                if let Some((pair, _)) = rest.first() {
+                    leases.paired(&self.stem, pair);
+                }
+                leases.made(&self.stem, path, *czxid);
+            }
+        }
+        Ok(())
+    }
+
+    /// What follows from a look. `None`: look again.
+    async fn judge(&self, look: &Look) -> Result<Option<Standing>, Failure> {
+        let shared = &self.store.shared;
+        let queue = self.without_pair(look);
+        let Some(at) = queue.position(&look.name) else {
+            // Somebody took it out.
+            shared.leases.forget(&self.stem);
+            return Ok(None);
+        };
+        if queue.is_eligible(at) {
+            let until = look.sent.after(look.session.timeout());
+            if !shared.leases.prolong(&self.stem, until, now()) {
+                return Ok(None);
+            }
+            self.tell_those_behind(look, &queue).await;
+            shared.waits.end(&self.stem);
+            let (line, id, token) = (self.claim.line.clone(), self.claim.id, token(look.czxid)?);
+            return Ok(Some(Standing::Granted(Grant { line, id, token, ttl: shared.lease(&look.session) })));
+        }
+        if !self.claim.wait {
+            return self.refuse(look, &queue).await.map(Some);
+        }
+        let ahead = u32::try_from(at).unwrap_or(u32::MAX);
+        if !self.wait_for(look, &queue, at, ahead).await? {
+            return Ok(None);
+        }
+        let until = look.sent.after(look.session.timeout());
+        if !shared.leases.prolong(&self.stem, until, now()) {
+            return Ok(None);
+        }
+        Ok(Some(self.waiting(&look.session, ahead)))
+    }
+
+    /// A claim of two nodes is one claim.
+    fn without_pair(&self, look: &Look) -> Queue {
+        let own = |place: &crate::line::Place| place.id == Some(self.claim.id) && place.name != look.name;
+        Queue(look.queue.0.iter().filter(|place| !own(place)).cloned().collect())
+    }
+
+    /// With permits, who waits behind one that waits hears that it waits no more by a change of its node.
+    async fn tell_those_behind(&self, look: &Look, queue: &Queue) {
+        let waited = self.store.shared.waits.has(&self.stem);
+        if waited && queue.is_shared() && queue.position(&look.name).is_some_and(|at| at + 1 < queue.0.len())
+        {
+            let data = self.data(&look.session);
+            // A hint is no truth: those behind look by themselves too.
+            let _ = look.session.set(&self.spot.folder.node(&look.name), &data, None).await;
+        }
+    }
+
+    /// Sets the watch that ends the wait. False: the line changed meanwhile.
+    async fn wait_for(&self, look: &Look, queue: &Queue, at: usize, ahead: u32) -> Result<bool, Failure> {
+        let (shared, session) = (&self.store.shared, &look.session);
+        let blocker = queue.blocker(at);
+        let (target, watcher) = match blocker {
+            Blocker::Place(place) => {
+                let path = self.spot.folder.node(&queue.0[place].name);
+                let (stat, watcher) = session.exists_and_watch(&path).await?;
+                if stat.is_none() {
+                    return Ok(false);
+                }
+                (Some(path), watcher)
+            }
+            Blocker::Any => match session.list_and_watch(self.spot.folder.as_str()).await {
+                Ok((_, _, watcher)) => (None, watcher),
+                Err(Failure::NoNode) => return Ok(false),
+                Err(failure) => return Err(failure),
+            },
+        };
+        let target = target.filter(|_| queue.is_alone(at, blocker));
+        let settled = target.is_some() || self.still(look, blocker).await?;
+        if settled {
+            shared.waits.set(&shared.hub, &self.stem, target, ahead, watcher);
+        }
+        Ok(settled)
+    }
+
+    /// Whether the line, read once more behind the new watch, still says the same.
+    async fn still(&self, look: &Look, blocker: Blocker) -> Result<bool, Failure> {
+        let names = match look.session.list(self.spot.folder.as_str()).await {
+            Ok((names, _)) => names,
+            Err(Failure::NoNode) => return Ok(false),
+            Err(failure) => return Err(failure),
+        };
+        let queue = self.spot.queue(names);
+        let Some(at) = queue.position(&look.name) else { return Ok(false) };
+        Ok(!queue.is_eligible(at) && queue.blocker(at) == blocker)
+    }
+
+    /// Leaves no trace, and says who is in the way.
+    async fn refuse(&self, look: &Look, queue: &Queue) -> Result<Standing, Failure> {
+        let shared = &self.store.shared;
+        let first = self.spot.folder.node(&queue.0[0].name);
+        let read = look.session.get(&first);
+        // If that fails, it is taken out as soon as that is possible.
+        let given_up = shared.leases.or_give_up(&self.stem);
+        if let Some(lease) = shared.leases.get(&self.stem, now()) {
+            match leases::remove(&self.stem, &lease).await {
+                Ok(()) | Err(Failure::Ended(_)) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        given_up.done();
+        let holder = match read.await {
+            Ok((data, stat)) => {
+                let owner = owner_of(&data, &queue.0[0].name);
+                token(stat.czxid).ok().map(|token| Holder { owner, token })
+            }
+            Err(_) => None,
+        };
+        Ok(Standing::Refused(holder))
+    }
+}
+
+/// Who a claim says it is, also one of another library.
+pub(crate) fn owner_of(data: &[u8], name: &str) -> String {
+    match Record::decode(data) {
+        Some(record) => record.owner,
+        None => match std::str::from_utf8(data) {
+            Ok(text) if !text.is_empty() && !text.contains(char::is_control) => text.to_owned(),
+            _ => name.to_owned(),
+        },
+    }
+}
+
+fn created(done: &crate::session::Done) -> Option<String> {
+    match done {
+        crate::session::Done::Created(path) => Some(path.clone()),
+        _ => None,
+    }
+}
+
+/// The last component of a path.
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// How many bytes of paths one request of a renewal holds at most.
+const CHUNK: usize = 400 * 1024;
+
+impl Store {
+    /// One transaction a session that checks that all its nodes are there: it is done by the leader, or not at all.
+    async fn renew_all(&self, grants: &[Grant]) -> Result<Vec<Renewal>, Failure> {
+        let shared = &self.shared;
+        let mut renewals = vec![Renewal::Lost; grants.len()];
+        let mut sessions: HashMap<i64, (Arc<Session>, Vec<Due>)> = HashMap::new();
+        for (at, grant) in grants.iter().enumerate() {
+            let Ok(spot) = Spot::of(&shared.config, &grant.line) else { continue };
+            let stem = spot.stem(grant.id);
+            let Some(lease) = shared.leases.get(&stem, now()).filter(|lease| !lease.over) else { continue };
+            let Some((path, czxid)) = lease.node else { continue };
+            if token(czxid).ok() != Some(grant.token) {
+                continue;
+            }
+            let (_, due) = sessions.entry(lease.session.id()).or_insert_with(|| (lease.session, Vec::new()));
+            due.push(Due { at, stem, path, pair: lease.pair });
+        }
+        let renewing = sessions.values().map(|(session, due)| self.renew_session(session, due));
+        let outcomes = futures_util::future::join_all(renewing).await;
+        let (mut failure, mut answered) = (None, sessions.is_empty());
+        for ((_, due), outcome) in sessions.values().zip(outcomes) {
+            match outcome {
+                Ok(outcome) => {
+                    answered = true;
+                    for (due, renewal) in due.iter().zip(outcome) {
+                        renewals[due.at] = renewal;
+                    }
+                }
+                // Not lost: the lease goes on as it was.
+                Err(error) => {
+                    due.iter().for_each(|due| renewals[due.at] = Renewal::StillHeld);
+                    failure = Some(error);
+                }
+            }
+        }
+        match failure {
+            Some(failure) if !answered => Err(failure),
+            _ => Ok(renewals),
+        }
+    }
+
+    async fn renew_session(&self, session: &Arc<Session>, due: &[Due]) -> Result<Vec<Renewal>, Failure> {
+        let mut renewals = Vec::with_capacity(due.len());
+        let mut chunks = Vec::new();
+        let mut rest = due;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|due| {
+                bytes += due.path.len() + 64 + due.pair.as_ref().map_or(0, |pair| pair.len() + 64);
+                bytes <= CHUNK.min(self.shared.config.max_packet() / 3)
+            });
+            let (chunk, after) = rest.split_at(fits.count().max(1));
+            chunks.push(self.renew_chunk(session, chunk));
+            rest = after;
+        }
+        for renewed in futures_util::future::join_all(chunks).await {
+            renewals.extend(renewed?);
+        }
+        Ok(renewals)
+    }
+
+    async fn renew_chunk(&self, session: &Arc<Session>, due: &[Due]) -> Result<Vec<Renewal>, Failure> {
+        let leases = &self.shared.leases;
+        let mut there: Vec<bool> = vec![true; due.len()];
+        loop {
+            let alive: Vec<_> = (0..due.len()).filter(|at| there[*at]).collect();
+            if alive.is_empty() {
+                break;
+            }
+            let mut steps = Vec::new();
+            // Which of the claims a step is about.
+            let mut of = Vec::new();
+            for at in &alive {
+                for path in std::iter::once(&due[*at].path).chain(&due[*at].pair) {
+                    steps.push(Step::Check { path, version: None });
+                    of.push(*at);
+                }
+            }
+            let sent = now();
+            match session.multi(&steps).await {
+                Ok(_) => {
+                    let until = sent.after(session.timeout());
+                    for at in alive {
+                        there[at] = leases.prolong(&due[at].stem, until, now());
+                    }
+                    break;
+                }
+                Err(refusal) => match (refusal.at, refusal.failure) {
+                    (Some(step), Failure::NoNode) if step < of.len() => {
+                        leases.forget(&due[of[step]].stem);
+                        there[of[step]] = false;
+                        self.find_missing(session, due, &mut there).await?;
+                    }
+                    (_, Failure::Ended(_)) => {
+                        alive.iter().for_each(|at| leases.forget(&due[*at].stem));
+                        there.fill(false);
+                        break;
+                    }
+                    (_, failure) => return Err(failure),
+                },
+            }
+        }
+        Ok(there.iter().map(|there| if *there { Renewal::Renewed } else { Renewal::Lost }).collect())
+    }
+
+    /// One is missing; probably others are too.
+    async fn find_missing(&self, session: &Session, due: &[Due], there: &mut [bool]) -> Result<(), Failure> {
+        let looks: Vec<_> = due.iter().map(|due| crate::session::Look::Data(&due.path)).collect();
+        let seen = session.read(&looks).await?;
+        for ((due, there), seen) in due.iter().zip(there.iter_mut()).zip(seen) {
+            if matches!(seen, crate::session::Seen::Missing) {
+                self.shared.leases.forget(&due.stem);
+                *there = false;
+            }
+        }
+        Ok(())
+    }
+
+    async fn replace_value(&self, spot: &Spot, grant: &Grant, value: &[u8]) -> Result<Renewal, Failure> {
+        let stem = spot.stem(grant.id);
+        let lease = self.shared.leases.get(&stem, now()).filter(|lease| !lease.over);
+        let Some(Lease { session, node: Some((path, czxid)), .. }) = lease else { return Ok(Renewal::Lost) };
+        if token(czxid)? != grant.token {
+            return Ok(Renewal::Lost);
+        }
+        let data = match session.get(&path).await {
+            Ok((data, _)) => data,
+            Err(Failure::NoNode | Failure::Ended(_)) => return Ok(Renewal::Lost),
+            Err(failure) => return Err(failure),
+        };
+        let record = Record::decode(&data).ok_or_else(|| crate::error::misread("a claim"))?;
+        let data = Record { value: value.to_vec(), ..record }.encode();
+        // Who watches the line watches the folder, not every claim in it.
+        let steps = [
+            Step::Set { path: &path, data: &data, version: None },
+            Step::Set { path: spot.folder.as_str(), data: b"", version: None },
+        ];
+        match session.multi(&steps).await {
+            Ok(_) => Ok(Renewal::StillHeld),
+            Err(refusal) => match refusal.failure {
+                Failure::NoNode | Failure::Ended(_) => Ok(Renewal::Lost),
+                failure => Err(failure),
+            },
+        }
+    }
+
+    /// Takes a claim out, this client's or another's.
+    async fn take_out(&self, stem: &str) -> Result<(), Failure> {
+        let shared = &self.shared;
+        shared.waits.end(stem);
+        if let Some(lease) = shared.leases.get(stem, now()) {
+            // Whatever becomes of the answer, it is removed.
+            let given_up = shared.leases.or_give_up(stem);
+            match leases::remove(stem, &lease).await {
+                Ok(()) => {
+                    given_up.done();
+                    return Ok(());
+                }
+                // The ensemble may keep its node for a while.
+                Err(Failure::Ended(_)) => given_up.done(),
+                Err(failure) => return Err(failure),
+            }
+        }
+        let session = shared.main().await?;
+        leases::remove_all(&session, stem).await?;
+        shared.hub.hint_stem(stem);
+        Ok(())
+    }
+}
+
+/// One grant of a renewal.
+struct Due {
+    /// Its place in the request.
+    at: usize,
+    stem: String,
+    path: String,
+    pair: Option<String>,
+}
+
+/// How long a claim of another library may live without a sign of its client, as nobody can tell.
+pub(crate) const UNKNOWN: Duration = Duration::from_secs(60);
