@@ -134,6 +134,10 @@ async fn session_for(shared: &Arc<Shared>, visibility: Duration) -> Result<Arc<S
     Ok(session)
 }
 
+fn is_extension(said: &Settlement) -> bool {
+    matches!(said.word, Word::Extend(_))
+}
+
 impl Store {
     fn room(&self, queue: &QueueId) -> Room {
         Room::new(&self.shared.config, queue)
@@ -163,32 +167,15 @@ impl Jobs for Store {
     async fn settle(&self, queue: &QueueId, settlements: &[Settlement]) -> Result<Vec<Settled>> {
         let room = self.room(queue);
         let work = async {
-            let (mut extensions, mut words) = (Vec::new(), Vec::new());
-            let mut places = Vec::with_capacity(settlements.len());
-            for said in settlements {
-                if let Word::Extend(visibility) = said.word {
-                    places.push((true, extensions.len()));
-                    extensions.push((said.clone(), visibility));
+            let mut answers = Vec::with_capacity(settlements.len());
+            for run in settlements.chunk_by(|one, next| is_extension(one) == is_extension(next)) {
+                answers.extend(if run.first().is_some_and(is_extension) {
+                    settle::extend(&self.shared, &room, run).await?
                 } else {
-                    places.push((false, words.len()));
-                    words.push(said.clone());
-                }
+                    settle::settle(&self.shared, &*self.shared.main().await?, &room, run).await?
+                });
             }
-            let extended = if extensions.is_empty() {
-                Vec::new()
-            } else {
-                settle::extend(&self.shared, &room, &extensions).await?
-            };
-            let settled = if words.is_empty() {
-                Vec::new()
-            } else {
-                let session = self.shared.main().await?;
-                settle::settle(&self.shared, &session, &room, &words).await?
-            };
-            Ok(places
-                .into_iter()
-                .map(|(is_extension, at)| if is_extension { extended[at] } else { settled[at] })
-                .collect())
+            Ok(answers)
         };
         self.shared.within(Asks::Writing, work).await
     }

@@ -206,28 +206,25 @@ async fn tidy(session: &Session, room: &Room, said: &[Settlement], view: &View) 
 }
 
 /// Prolongs deliveries: those of a session by one request.
-pub(super) async fn extend(
-    shared: &Arc<Shared>,
-    room: &Room,
-    said: &[(Settlement, Duration)],
-) -> Result<Vec<Settled>> {
+pub(super) async fn extend(shared: &Arc<Shared>, room: &Room, said: &[Settlement]) -> Result<Vec<Settled>> {
     let mut answers = vec![Settled::Stale; said.len()];
     let (mut asked, mut moved) = (HashMap::<i64, Vec<(usize, String)>>::new(), Vec::new());
     let mut sessions = HashMap::new();
-    for (at, (said, visibility)) in said.iter().enumerate() {
+    for (at, said) in said.iter().enumerate() {
+        let Word::Extend(visibility) = said.word else { continue };
         let held = shared.jobs.held(room, said.id).filter(|held| held.marker.token == said.token);
         let Some(Held { marker, .. }) = held else {
-            moved.push(at);
+            moved.push((at, visibility));
             continue;
         };
         let (stem, now) = (room.marker(&marker), coord_core::clock::Clock::System.now());
         // Before the request is sent, so that the sweep does not take meanwhile what is about to be found.
         let Some(lease) = shared.leases.get(&stem, now) else { continue };
-        if !shared.leases.prolong(&stem, now.after(*visibility), now) {
+        if !shared.leases.prolong(&stem, now.after(visibility), now) {
             continue;
         }
-        if shared.lease(&lease.session) < *visibility {
-            moved.push(at);
+        if shared.lease(&lease.session) < visibility {
+            moved.push((at, visibility));
         } else {
             asked.entry(lease.session.id()).or_default().push((at, stem));
             sessions.insert(lease.session.id(), lease.session);
@@ -244,9 +241,8 @@ pub(super) async fn extend(
             }
         }
     }
-    for at in moved {
-        let (said, visibility) = &said[at];
-        answers[at] = relocate(shared, room, said, *visibility).await?;
+    for (at, visibility) in moved {
+        answers[at] = relocate(shared, room, &said[at], visibility).await?;
     }
     Ok(answers)
 }
