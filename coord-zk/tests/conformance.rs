@@ -6,7 +6,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use coord_conformance::{
     Backend, Stores, TestStore,
-    servers::{ZooKeeper, ZooKeeperEnsemble},
+    servers::{ZooKeeper, ZooKeeperEnsemble, ZooKeeperOptions},
 };
 use coord_core::{Error, ErrorKind, Result, spi::Claims};
 use coord_zk::Store;
@@ -25,6 +25,7 @@ impl On {
             Self::One => ZooKeeper::shared().map(ZooKeeper::fresh),
             Self::Three => ZooKeeperEnsemble::shared().map(ZooKeeperEnsemble::fresh),
         };
+        let fresh = fresh.map(|url| format!("{url}?packet={}", ZooKeeperOptions::MAX_PACKET));
         fresh.map_err(|error| Error::new(ErrorKind::Unavailable, "no server").with_source(error))
     }
 }
@@ -84,6 +85,7 @@ impl TestStore for Fresh {
     async fn size(&self) -> Result<Option<u64>> {
         let failed = |error| Error::new(ErrorKind::Internal, "no size").with_source(error);
         let (hosts, place) = self.url.trim_start_matches("zk://").split_once('/').unwrap_or_default();
+        let place = place.split_once('?').map_or(place, |(place, _)| place);
         let connect = || zookeeper_client::Client::connect(hosts);
         let client = self.counter.get_or_try_init(connect).await.map_err(failed)?;
         let path = format!("/{place}");

@@ -14,22 +14,16 @@ use coord_zk::Store;
 
 pub(crate) use self::proxy::{Proxy, op};
 
-/// The largest request of the servers of these tests.
-pub(crate) const PACKET: usize = 8 * 1024 * 1024;
-
-fn options() -> ZooKeeperOptions {
-    ZooKeeperOptions::default().with_property("jute.maxbuffer", PACKET.to_string())
-}
-
 /// A server of the test's own that takes large requests; `None`, with the reason told, if this host has none and need not
 /// have one.
 pub(crate) fn server() -> Option<ZooKeeper> {
-    found(ZooKeeper::start(&options().with_own()))
+    found(ZooKeeper::start(&ZooKeeperOptions::default().with_own()))
 }
 
-/// A server of the test's own as it comes.
+/// A server of the test's own that takes requests of a size as servers do that nobody set up.
 pub(crate) fn plain_server() -> Option<ZooKeeper> {
-    found(ZooKeeper::start(&ZooKeeperOptions::default().with_own()))
+    let options = ZooKeeperOptions::default().with_own().with_property("jute.maxbuffer", "1048575");
+    found(ZooKeeper::start(&options))
 }
 
 /// A server for all tests of this process that takes large requests.
@@ -41,7 +35,7 @@ pub(crate) fn shared() -> Option<&'static ZooKeeper> {
 /// The URL of a store that takes large requests.
 pub(crate) fn large(place: &str) -> String {
     // Machines that run tests stand still for seconds, and these tests do not ask twice.
-    format!("{place}?timeout=8&packet={PACKET}")
+    format!("{place}?timeout=8&packet={}", ZooKeeperOptions::MAX_PACKET)
 }
 
 pub(crate) async fn open(url: &str) -> Arc<Store> {

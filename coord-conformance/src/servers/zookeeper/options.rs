@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-/// How a ZooKeeper server is to be. The default has a tick of 200 ms, keeps sessions between 400 ms and a day, and lets
-/// everyone in.
+/// How a ZooKeeper server is to be. The default has a tick of 200 ms, keeps sessions between 400 ms and a day, takes requests
+/// of up to [`ZooKeeperOptions::MAX_PACKET`] bytes, and lets everyone in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ZooKeeperOptions {
@@ -26,12 +26,17 @@ impl Default for ZooKeeperOptions {
                 property("znode.container.checkIntervalMs", "300"),
                 // Files of the log grow by so many kilobytes.
                 property("zookeeper.preAllocSize", "256"),
+                // The greatest batches of all backends fit in, with what is stored of them twice.
+                property("jute.maxbuffer", &Self::MAX_PACKET.to_string()),
             ],
         }
     }
 }
 
 impl ZooKeeperOptions {
+    /// The largest request, in bytes. Servers as they come take less: 1,048,575.
+    pub const MAX_PACKET: usize = 8 * 1024 * 1024;
+
     /// With a server that the test may stop, kill and change; never the one of `COORD_TEST_ZOOKEEPER_URL`.
     #[must_use]
     pub fn with_own(mut self) -> Self {
