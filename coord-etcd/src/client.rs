@@ -3,13 +3,13 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use coord_core::{Effect, Error, ErrorKind, Result, clock::Clock};
+use coord_core::{Effect, Error, ErrorKind, Guarantees, Result, clock::Clock};
 use etcd_client::{GetOptions, KeyValue, LeaseGrantOptions, LeaseTimeToLiveOptions, Txn, TxnOpResponse};
 use tokio::task::AbortHandle;
 
@@ -17,13 +17,16 @@ use crate::{
     config::{Config, IntoConfig},
     error::{closed, from_etcd, is_granted_already, is_lease_gone, too_slow},
     jobs::{Extended, Tails},
+    leases::Leases,
     link::{Link, Links},
+    registry::Registry,
     rubbish::Rubbish,
+    server::Server,
     wakeups::Hub,
 };
 
 /// How long a member may be silent before the next one is asked, where a request may be sent again.
-const SILENCE: Duration = Duration::from_secs(1);
+pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 
 /// How often all members may refuse a connection before the operation fails.
 const ROUNDS: usize = 2;
@@ -54,6 +57,11 @@ pub(crate) struct Shared {
     pub(crate) rubbish: Rubbish,
     pub(crate) tails: Tails,
     pub(crate) extended: Extended,
+    /// This client's name in claims: 32 hexadecimal digits, fresh for every client.
+    pub(crate) id: String,
+    pub(crate) leases: Leases,
+    pub(crate) registry: Registry,
+    server: OnceLock<Server>,
     closed: AtomicBool,
 }
 
@@ -90,6 +98,8 @@ pub(crate) struct Found {
     pub(crate) kvs: Vec<KeyValue>,
     /// The store's revision when it was read.
     pub(crate) revision: i64,
+    /// The term of the leader, as the member knew it then.
+    pub(crate) term: u64,
     /// How many keys there are in the range, with those beyond the limit.
     pub(crate) count: i64,
     /// Whether there are more than the limit allowed.
@@ -121,19 +131,33 @@ impl Store {
     /// old or is none of etcd; [`ErrorKind::Unavailable`] if none can be reached, or they have no leader.
     pub async fn open(config: impl IntoConfig) -> Result<Arc<Self>> {
         let config = config.into_config()?;
+        let id = uuid::Uuid::new_v4().simple().to_string();
         let shared = Arc::new(Shared {
             links: Links::new(&config),
-            hub: Arc::default(),
+            hub: Arc::new(Hub::new(crate::endings::notices(&id))),
             rubbish: Rubbish::default(),
             tails: Tails::default(),
             extended: Extended::default(),
+            id,
+            leases: Leases::default(),
+            registry: Registry::default(),
+            server: OnceLock::new(),
             config,
             closed: AtomicBool::new(false),
         });
         // Nothing is there; it shows whether we are let in.
         shared.get(crate::keys::ROOT, GetOptions::new().with_count_only()).await?;
+        let (lease, min_ttl) = shared.grant(Duration::from_secs(1)).await?;
+        shared.revoke(lease).await?;
+        // Who may not ask counts as one of a cluster that survives nothing.
+        let members =
+            shared.ask(Resend::Yes, |mut link| async move { link.client.member_list().await }).await;
+        let members = members
+            .map_or(1, |list| list.value.members().iter().filter(|member| !member.is_learner()).count());
+        let _ = shared.server.set(Server { min_ttl, members });
         let listener = tokio::spawn(crate::listen::listen(Arc::clone(&shared))).abort_handle();
-        Ok(Arc::new(Self { shared, tasks: Mutex::new(vec![listener]) }))
+        let sweeper = tokio::spawn(crate::endings::sweep(Arc::clone(&shared))).abort_handle();
+        Ok(Arc::new(Self { shared, tasks: Mutex::new(vec![listener, sweeper]) }))
     }
 
     /// Ends the background work and the connections.
@@ -143,7 +167,7 @@ impl Store {
         self.shared.links.clear();
     }
 
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.drain(..).for_each(|task| task.abort());
     }
@@ -196,6 +220,7 @@ impl Shared {
             .value;
         Ok(Found {
             revision: found.header().map_or(0, etcd_client::ResponseHeader::revision),
+            term: found.header().map_or(0, etcd_client::ResponseHeader::raft_term),
             count: found.count(),
             more: found.more(),
             kvs: found.take_kvs(),
@@ -326,6 +351,11 @@ impl Shared {
                 tokio::time::sleep(pause).await;
             }
         }
+    }
+
+    pub(crate) fn guarantees(&self) -> Guarantees {
+        let unknown = Server { min_ttl: Duration::from_secs(2), members: 1 };
+        self.server.get().unwrap_or(&unknown).guarantees()
     }
 
     pub(crate) fn is_closed(&self) -> bool {

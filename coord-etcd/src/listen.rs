@@ -146,14 +146,16 @@ impl Stream {
             shared.hub.opened(topic, revision);
             return;
         }
-        let deleted: Vec<_> = response
-            .events()
-            .iter()
-            .filter(|event| event.event_type() == EventType::Delete)
-            .filter_map(|event| event.kv().map(|kv| (kv.key(), kv.mod_revision())))
-            .collect();
+        let (mut written, mut deleted) = (Vec::new(), Vec::new());
+        for event in response.events() {
+            let Some(kv) = event.kv() else { continue };
+            match event.event_type() {
+                EventType::Put => written.push(kv.key()),
+                EventType::Delete => deleted.push((kv.key(), kv.mod_revision())),
+            }
+        }
         if !response.events().is_empty() {
-            shared.hub.tell(topic, &deleted);
+            shared.hub.tell(topic, &written, &deleted);
         }
     }
 }

@@ -68,4 +68,9 @@ impl Shared {
         let mut leases = self.rubbish.leases.lock().unwrap_or_else(PoisonError::into_inner);
         leases.retain(|_, bucket| bucket.lease != lease);
     }
+
+    /// Forgets all of them.
+    pub(crate) fn forget_all_rubbish(&self) {
+        self.rubbish.leases.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }

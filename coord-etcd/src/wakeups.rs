@@ -17,7 +17,10 @@ use coord_core::{
 use futures_util::stream;
 use tokio::sync::{Notify, mpsc};
 
-use crate::waiting::{Place, Waiter, Waiting};
+use crate::{
+    keys::claim_id,
+    waiting::{Place, Waiter, Waiting},
+};
 
 /// How long the server may go on telling us what nobody here waits for.
 pub(crate) const LINGER: Duration = Duration::from_secs(10);
@@ -47,6 +50,8 @@ pub(crate) struct Topic {
 /// The subscriptions of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
+    /// Where this client is told that a claim of it was taken away: the claim's id stands behind it.
+    notices: Vec<u8>,
     subscriptions: Mutex<Subscriptions>,
     /// Told when the set of topics changed.
     pub(crate) topics_changed: Notify,
@@ -66,6 +71,8 @@ struct Watched {
     /// The claims of this client that wait in this line.
     waiting: Waiting,
     state: State,
+    /// Wanted for good.
+    lasting: bool,
     /// Since when nobody waits.
     idle: Option<Moment>,
 }
@@ -106,7 +113,7 @@ impl Listener {
 
 impl Watched {
     fn is_wanted(&self) -> bool {
-        !self.waiting.is_empty() || self.listeners.iter().any(|listener| listener.wanted)
+        self.lasting || !self.waiting.is_empty() || self.listeners.iter().any(|listener| listener.wanted)
     }
 }
 
@@ -141,6 +148,10 @@ impl Subscriptions {
 }
 
 impl Hub {
+    pub(crate) fn new(notices: Vec<u8>) -> Self {
+        Self { notices, ..Self::default() }
+    }
+
     fn subscriptions(&self) -> MutexGuard<'_, Subscriptions> {
         self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -224,6 +235,17 @@ impl Hub {
         self.subscriptions().leave(id);
     }
 
+    /// Has claims of this client hinted that others take away.
+    pub(crate) fn hear_notices(&self) {
+        let topic = Topic { prefix: self.notices.clone(), of: Of::Puts };
+        let mut subscriptions = self.subscriptions();
+        let watched = subscriptions.topics.entry(topic).or_default();
+        if !std::mem::replace(&mut watched.lasting, true) {
+            drop(subscriptions);
+            self.topics_changed.notify_one();
+        }
+    }
+
     /// Hints one claim.
     pub(crate) fn hint_claim(&self, id: ClaimId) {
         self.subscriptions().hint_claims(&[id]);
@@ -303,9 +325,14 @@ impl Hub {
         subscriptions.hint_claims(&all);
     }
 
-    /// Something happened in a topic: these keys ended, each at this revision, and perhaps others were written.
-    pub(crate) fn tell(&self, topic: &Topic, deleted: &[(&[u8], i64)]) {
+    /// Something happened in a topic: these keys were written, and these ended, each at this revision.
+    pub(crate) fn tell(&self, topic: &Topic, written: &[&[u8]], deleted: &[(&[u8], i64)]) {
         let mut subscriptions = self.subscriptions();
+        if topic.prefix == self.notices {
+            let ids: Vec<_> =
+                written.iter().filter_map(|key| claim_id(key.get(topic.prefix.len()..)?)).collect();
+            subscriptions.hint_claims(&ids);
+        }
         let Some(watched) = subscriptions.topics.get_mut(topic) else { return };
         watched.listeners.iter().for_each(Listener::hint);
         let mut eligible = Vec::new();
@@ -416,7 +443,7 @@ mod tests {
         assert!(news.next().now_or_never().is_none());
         hub.opened(&topic, 5);
         assert!(news.next().now_or_never().is_some(), "what changed before");
-        hub.tell(&topic, &[]);
+        hub.tell(&topic, &[], &[]);
         assert!(news.next().now_or_never().is_some());
         assert!(news.next().now_or_never().is_none());
         hub.disconnected();
@@ -448,13 +475,26 @@ mod tests {
         assert_eq!(hub.to_open(), std::slice::from_ref(&topic));
         hub.opened(&topic, 3);
         assert!(first.next().now_or_never().is_none(), "it looked at that revision");
-        hub.tell(&topic, &[(b"l/0", 4)]);
+        hub.tell(&topic, &[], &[(b"l/0", 4)]);
         assert!(first.next().now_or_never().is_some());
         assert!(second.next().now_or_never().is_none());
         hub.settled(one);
-        hub.tell(&topic, &[(b"l/1", 5)]);
+        hub.tell(&topic, &[], &[(b"l/1", 5)]);
         assert!(second.next().now_or_never().is_some());
         drop(second);
         assert!(!hub.is_wanted());
+    }
+
+    #[test]
+    fn who_lost_a_claim_to_others_is_hinted() {
+        let hub = Arc::new(Hub::new(b"n/".to_vec()));
+        let (one, two) = (ClaimId::random(), ClaimId::random());
+        let (mut first, mut second) = (hub.claim(one), hub.claim(two));
+        hub.hear_notices();
+        let [topic] = &hub.to_open()[..] else { panic!("one topic") };
+        let key = [b"n/", crate::keys::hex(one.as_bytes()).as_bytes()].concat();
+        hub.tell(topic, &[&key], &[]);
+        assert!(first.next().now_or_never().is_some());
+        assert!(second.next().now_or_never().is_none());
     }
 }

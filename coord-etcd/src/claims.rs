@@ -1,0 +1,408 @@
+//! The line of claims: what `coord_core::spi::Claims` says. How a claim joins and is granted is here; how it is kept is in
+//! `renewals.rs`, and how it ends in `endings.rs`.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coord_core::{
+    Error, ErrorKind, FencingToken, Guarantees, Result,
+    clock::{Clock, Moment},
+    spi::{Claim, ClaimId, Claims, Grant, HandOver, Holder, Line, LineId, Renewal, Standing, Wakeups},
+};
+use etcd_client::{KeyValue, Txn, TxnOpResponse};
+
+use crate::{
+    client::{Answer, Resend, Shared, Store, seconds},
+    error::{is_lease_gone, misread},
+    lines::{self, LineKeys},
+    record::Record,
+    registry::Held,
+    waiting::{Place, Waiter},
+    wakeups::Of,
+};
+
+/// How often a claim joins whose lease ends at once.
+const JOINS: usize = 4;
+
+/// How often a claim that does not wait tries to get in between others.
+const TRIES: usize = 64;
+
+#[async_trait]
+impl Claims for Store {
+    fn guarantees(&self) -> Guarantees {
+        self.shared.guarantees()
+    }
+
+    async fn claim(&self, claim: &Claim) -> Result<Standing> {
+        self.shared.claim(claim).await
+    }
+
+    async fn renew(&self, grants: &[Grant]) -> Result<Vec<Renewal>> {
+        self.shared.renew(grants).await
+    }
+
+    async fn set_value(&self, grant: &Grant, value: &[u8]) -> Result<Renewal> {
+        self.shared.set_value(grant, value).await
+    }
+
+    async fn withdraw(&self, line: &LineId, id: ClaimId) -> Result<()> {
+        self.shared.withdraw(line, id).await
+    }
+
+    async fn hand_over(&self, _: &Grant, _: ClaimId) -> Result<HandOver> {
+        Err(Error::new(ErrorKind::Unsupported, "the etcd backend does not hand over; choose another store"))
+    }
+
+    async fn adopt(&self, from: &Grant, to: ClaimId) -> Result<Renewal> {
+        self.shared.adopt(from, to).await
+    }
+
+    async fn line(&self, line: &LineId) -> Result<Line> {
+        self.shared.line(line).await
+    }
+
+    fn wakeups(&self, line: &LineId, id: Option<ClaimId>) -> Wakeups {
+        match id {
+            Some(id) => self.shared.hub.claim(id),
+            None => self.shared.hub.prefix(LineKeys::of(line).prefix, Of::All),
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.shut().await;
+        Ok(())
+    }
+}
+
+/// A claim on its way.
+struct Joining<'a> {
+    claim: &'a Claim,
+    line: LineKeys,
+    held: Held,
+    /// The moment until which its lease has to run.
+    until: Moment,
+}
+
+/// What a look at the line found.
+enum Seen {
+    Granted {
+        token: i64,
+        version: i64,
+    },
+    /// In the line, at this revision.
+    Waiting {
+        token: i64,
+        version: i64,
+        places: Vec<Place>,
+        revision: i64,
+    },
+    /// Not in the line, and these are.
+    Outside {
+        places: Vec<Place>,
+        first: Option<Holder>,
+        revision: i64,
+    },
+    /// It was in the line and is not any more.
+    Gone,
+}
+
+impl Shared {
+    async fn claim(&self, claim: &Claim) -> Result<Standing> {
+        for _ in 0..JOINS {
+            if let Some(standing) = self.claim_once(claim).await? {
+                return Ok(standing);
+            }
+        }
+        let message = format!("the etcd cluster {}: the lease ends as soon as it is made", self.config);
+        Err(Error::new(ErrorKind::Unavailable, message).with_unknown_effect())
+    }
+
+    /// `None`: its lease ended meanwhile, so that it has to join again.
+    async fn claim_once(&self, claim: &Claim) -> Result<Option<Standing>> {
+        let sent = Clock::System.now();
+        let line = LineKeys::of(&claim.line);
+        let known = self.registry.get(&claim.line, claim.id);
+        if let Some(held) = &known
+            && held.ended
+        {
+            self.hub.settled(claim.id);
+            self.bury(claim.id, held).await?;
+        }
+        let (held, looked) = match known.filter(|held| !held.ended) {
+            // It is in the line, as far as we know.
+            Some(held) if held.token.is_some() => (held, true),
+            _ => {
+                let lease = self.lease(seconds(claim.ttl)).await?;
+                let mut held = Held {
+                    serial: 0,
+                    line: claim.line.clone(),
+                    key: line.key(claim.id, claim.weight),
+                    token: None,
+                    version: 0,
+                    record: Record::new(claim, &self.id),
+                    deadline: sent.after(claim.ttl.min(lease.granted)),
+                    ended: false,
+                    lease,
+                };
+                held.serial = self.registry.enter(claim.id, held.clone());
+                (held, false)
+            }
+        };
+        let ttl = claim.ttl.min(held.lease.granted);
+        let until = sent.after(ttl);
+        let joining = Joining { claim, line, held, until };
+        // A lease that is kept alive at the same time surely runs for the whole TTL after this was sent.
+        let lease = joining.held.lease.clone();
+        let look = async { if looked { self.look(&joining).await } else { self.join(&joining).await } };
+        let (seen, armed) = futures_util::future::join(look, lease.arm(self, until)).await;
+        let (seen, term) = match seen {
+            Ok(seen) => seen,
+            Err(error) if is_lease_gone(&error) => {
+                lease.end();
+                self.registry.remove(claim.id, joining.held.serial);
+                return Ok(None);
+            }
+            Err(error) => {
+                if error.effect() == coord_core::Effect::Unknown {
+                    lease.suspect();
+                } else if !looked {
+                    self.registry.remove(claim.id, joining.held.serial);
+                }
+                return Err(error);
+            }
+        };
+        let armed = armed.map_err(Error::with_unknown_effect)?;
+        let alive = match armed {
+            Some(armed) => lease.prove(self, armed, term).await.map_err(Error::with_unknown_effect)?,
+            None => false,
+        };
+        if !alive {
+            lease.end();
+            self.registry.remove(claim.id, joining.held.serial);
+            return Ok(None);
+        }
+        self.note(&joining, seen, ttl).await
+    }
+
+    /// Writes down what was seen, and answers it; `None` if the claim ended meanwhile.
+    async fn note(&self, joining: &Joining<'_>, seen: Seen, ttl: Duration) -> Result<Option<Standing>> {
+        let (id, serial) = (joining.claim.id, joining.held.serial);
+        let noted = |token: i64, version: i64, granted: bool| {
+            self.registry.update(id, serial, |held| {
+                held.token = Some(token);
+                held.version = version;
+                held.deadline = held.deadline.max(joining.until);
+                if granted && !held.record.head.is_granted() {
+                    held.record = held.record.granted();
+                }
+            })
+        };
+        Ok(match seen {
+            Seen::Granted { token, version } => {
+                self.hub.settled(id);
+                if noted(token, version, true).is_none() {
+                    return Ok(None);
+                }
+                self.hub.hear_notices();
+                let (line, token) = (joining.claim.line.clone(), token_of(token)?);
+                Some(Standing::Granted(Grant { line, id, token, ttl }))
+            }
+            Seen::Waiting { token, version, places, revision } => {
+                if noted(token, version, false).is_none() {
+                    return Ok(None);
+                }
+                let ahead = places.iter().filter(|place| place.token < token).count();
+                let waiter = Waiter { id, token, weight: joining.claim.weight, limit: joining.claim.limit };
+                self.hub.wait(&joining.line.prefix, waiter, revision, places);
+                Some(Standing::Waiting {
+                    ahead: u32::try_from(ahead).unwrap_or(u32::MAX),
+                    // Whatever ends in the line is told; the engine looks often enough to keep the lease.
+                    look_again_in: ttl / 3,
+                })
+            }
+            Seen::Outside { first, .. } => {
+                self.registry.remove(id, serial);
+                Some(Standing::Refused(first))
+            }
+            Seen::Gone => {
+                self.hub.settled(id);
+                self.registry.remove(id, serial);
+                None
+            }
+        })
+    }
+
+    /// Joins the line.
+    async fn join(&self, joining: &Joining<'_>) -> Result<(Seen, u64)> {
+        let Joining { claim, line, held, .. } = joining;
+        let exclusive = claim.weight > 0;
+        let txn = lines::join(line, &held.key, &held.record, held.lease.id, exclusive, claim.wait);
+        let answer = self.send(joining, txn).await?;
+        let seen = self.read_join(joining, &answer)?;
+        self.go_on(joining, seen, answer.term).await
+    }
+
+    /// What the answer to [`lines::join`] says.
+    fn read_join(&self, joining: &Joining<'_>, answer: &Answer) -> Result<Seen> {
+        if answer.succeeded {
+            return Ok(Seen::Granted { token: answer.revision, version: answer.revision });
+        }
+        let Some(TxnOpResponse::Txn(inner)) = answer.parts.first() else { return Err(unread()) };
+        let parts = inner.op_responses();
+        let exclusive = joining.claim.weight > 0;
+        match (inner.succeeded() && exclusive, joining.claim.wait, &parts[..]) {
+            (true, true, [_, TxnOpResponse::Get(places)]) => Ok(Seen::Waiting {
+                token: answer.revision,
+                version: answer.revision,
+                places: joining.line.in_order(places.kvs()),
+                revision: answer.revision,
+            }),
+            (true, false, [TxnOpResponse::Get(places), TxnOpResponse::Get(first)]) => Ok(Seen::Outside {
+                places: joining.line.in_order(places.kvs()),
+                first: first.kvs().first().and_then(holder),
+                revision: answer.revision,
+            }),
+            (false, _, [TxnOpResponse::Get(own), TxnOpResponse::Get(places)]) => {
+                found(joining, own.kvs(), places.kvs(), answer.revision)
+            }
+            _ => Err(unread()),
+        }
+    }
+
+    /// Looks again at the line that the claim is in.
+    async fn look(&self, joining: &Joining<'_>) -> Result<(Seen, u64)> {
+        let Joining { claim, line, held, .. } = joining;
+        let (key, token) = (&held.key, held.token.unwrap_or_default());
+        let read = [lines::get(key), line.places()];
+        let first_in_line = claim.weight >= claim.limit && claim.weight > 0;
+        let txn = if held.record.head.is_granted() || !first_in_line {
+            Txn::new().and_then(read)
+        } else {
+            // Who is first is granted in the same step.
+            Txn::new()
+                .when([lines::is_unchanged(key, token), line.nobody_joined_before(token)])
+                .and_then([lines::put(key, &held.record.granted(), held.lease.id)])
+                .or_else(read)
+        };
+        let answer = self.send(joining, txn).await?;
+        let seen = match &answer.parts[..] {
+            [TxnOpResponse::Put(_)] => Seen::Granted { token, version: answer.revision },
+            [TxnOpResponse::Get(own), TxnOpResponse::Get(places)] => {
+                found(joining, own.kvs(), places.kvs(), answer.revision)?
+            }
+            _ => return Err(unread()),
+        };
+        self.go_on(joining, seen, answer.term).await
+    }
+
+    /// Does what follows from what was seen: a claim that is eligible is granted.
+    async fn go_on(&self, joining: &Joining<'_>, seen: Seen, term: u64) -> Result<(Seen, u64)> {
+        match seen {
+            Seen::Waiting { token, version, ref places, .. } if is_eligible(joining.claim, places, token) => {
+                self.grant_seen(joining, token, version).await
+            }
+            Seen::Outside { .. } => self.slip_in(joining, seen, term).await,
+            seen => Ok((seen, term)),
+        }
+    }
+
+    /// Grants a claim that was seen to be eligible, which it stays as long as its key is there: nobody gets ahead of it.
+    async fn grant_seen(&self, joining: &Joining<'_>, token: i64, version: i64) -> Result<(Seen, u64)> {
+        let (key, held) = (&joining.held.key, &joining.held);
+        let txn = Txn::new()
+            .when([lines::is_created_at(key, token), lines::is_unchanged(key, version)])
+            .and_then([lines::put(key, &held.record.granted(), held.lease.id)])
+            .or_else([lines::get(key)]);
+        let answer = self.send(joining, txn).await?;
+        let seen = match &answer.parts[..] {
+            [TxnOpResponse::Put(_)] => Seen::Granted { token, version: answer.revision },
+            [TxnOpResponse::Get(own)] => match found(joining, own.kvs(), &[], answer.revision)? {
+                granted @ Seen::Granted { .. } => granted,
+                _ => Seen::Gone,
+            },
+            _ => return Err(unread()),
+        };
+        Ok((seen, answer.term))
+    }
+
+    /// Gets into a line in which there is room, if it stays so: for a claim that does not wait, and must not be in the line when
+    /// it is not granted.
+    async fn slip_in(&self, joining: &Joining<'_>, mut seen: Seen, mut term: u64) -> Result<(Seen, u64)> {
+        let Joining { claim, line, held, .. } = joining;
+        for _ in 0..TRIES {
+            let Seen::Outside { places, revision, .. } = &seen else { break };
+            if !has_room(claim, places.iter()) {
+                break;
+            }
+            let again = [lines::get(&held.key), line.places(), line.first()];
+            // Whoever left since then only makes more room.
+            let txn = Txn::new()
+                .when([lines::is_absent(&held.key), line.nobody_joined_after(*revision)])
+                .and_then([lines::put(&held.key, &held.record.granted(), held.lease.id)])
+                .or_else(again);
+            let answer = self.send(joining, txn).await?;
+            term = answer.term;
+            seen = match &answer.parts[..] {
+                [TxnOpResponse::Put(_)] => Seen::Granted { token: answer.revision, version: answer.revision },
+                [TxnOpResponse::Get(own), TxnOpResponse::Get(places), _] if !own.kvs().is_empty() => {
+                    found(joining, own.kvs(), places.kvs(), answer.revision)?
+                }
+                [_, TxnOpResponse::Get(places), TxnOpResponse::Get(first)] => Seen::Outside {
+                    places: line.in_order(places.kvs()),
+                    first: first.kvs().first().and_then(holder),
+                    revision: answer.revision,
+                },
+                _ => return Err(unread()),
+            };
+        }
+        Ok((seen, term))
+    }
+
+    /// Sends a transaction about a claim; a copy that may still arrive is remembered.
+    async fn send(&self, joining: &Joining<'_>, txn: Txn) -> Result<Answer> {
+        let answer = self.txn(txn, Resend::Yes).await?;
+        if answer.repeated {
+            joining.held.lease.suspect();
+        }
+        Ok(answer)
+    }
+}
+
+/// What was found at a claim's own key.
+fn found(joining: &Joining<'_>, own: &[KeyValue], places: &[KeyValue], revision: i64) -> Result<Seen> {
+    let Some(kv) = own.first() else { return Ok(Seen::Gone) };
+    let record = Record::decode(kv.value()).ok_or_else(unread)?;
+    if record.head.id != joining.claim.id || kv.lease() != joining.held.lease.id {
+        // Somebody adopted it.
+        return Ok(Seen::Gone);
+    }
+    let (token, version) = (kv.create_revision(), kv.mod_revision());
+    if record.head.is_granted() {
+        return Ok(Seen::Granted { token, version });
+    }
+    Ok(Seen::Waiting { token, version, places: joining.line.in_order(places), revision })
+}
+
+fn is_eligible(claim: &Claim, places: &[Place], token: i64) -> bool {
+    places.iter().any(|place| place.token == token)
+        && has_room(claim, places.iter().filter(|place| place.token < token))
+}
+
+fn has_room<'a>(claim: &Claim, ahead: impl Iterator<Item = &'a Place>) -> bool {
+    let ahead: u64 = ahead.map(|place| u64::from(place.weight)).sum();
+    ahead + u64::from(claim.weight) <= u64::from(claim.limit)
+}
+
+fn holder(kv: &KeyValue) -> Option<Holder> {
+    let owner = Record::decode(kv.value())?.head.owner;
+    Some(Holder { owner, token: token_of(kv.create_revision()).ok()? })
+}
+
+pub(crate) fn token_of(revision: i64) -> Result<FencingToken> {
+    FencingToken::new(u64::try_from(revision).unwrap_or_default())
+}
+
+/// An answer came and could not be read: the operation may have taken effect.
+pub(crate) fn unread() -> Error {
+    misread("a claim").with_unknown_effect()
+}

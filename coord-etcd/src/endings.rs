@@ -1,0 +1,265 @@
+//! How claims end: withdrawn, expired, and those that nobody knows of; and how a line is read.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use coord_core::{
+    Result,
+    clock::{Clock, Moment},
+    spi::{ClaimId, Entry, Line, LineId},
+};
+use etcd_client::{KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse};
+use futures_util::StreamExt;
+
+use crate::{
+    claims::{token_of, unread},
+    client::{Resend, Shared, Store},
+    keys,
+    leases::Lease,
+    lines::{self, LineKeys},
+    record::Record,
+    registry::Held,
+};
+
+/// How often a claim is looked for that changes under the hands.
+const TRIES: usize = 8;
+
+/// How long a notice to another client is kept.
+const NOTICE: Duration = Duration::from_secs(30);
+
+/// How long after a failure the keys of ended claims are deleted again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// How many are deleted at a time.
+const AT_A_TIME: usize = 16;
+
+/// How many leases of others are asked for how long they run, to show a line.
+const ASKED: usize = 8;
+
+/// How long the client may take to end its leases.
+const TO_CLOSE: Duration = Duration::from_secs(2);
+
+impl Shared {
+    pub(crate) async fn withdraw(&self, line: &LineId, id: ClaimId) -> Result<()> {
+        self.hub.settled(id);
+        match self.registry.get(line, id) {
+            Some(held) => {
+                // Whatever comes of it, nothing prolongs it any more.
+                self.registry.end(id, held.serial);
+                self.bury(id, &held).await
+            }
+            None => self.evict(line, id).await,
+        }
+    }
+
+    /// Deletes the key of a claim that ended or is withdrawn, and forgets the claim.
+    pub(crate) async fn bury(&self, id: ClaimId, held: &Held) -> Result<()> {
+        let mut version = held.version;
+        for _ in 0..TRIES {
+            if held.lease.is_gone() {
+                break;
+            }
+            let when = match held.token {
+                Some(token) => {
+                    vec![lines::is_created_at(&held.key, token), lines::is_unchanged(&held.key, version)]
+                }
+                None => vec![lines::is_on(&held.key, held.lease.id)],
+            };
+            let txn =
+                Txn::new().when(when).and_then([lines::delete(&held.key)]).or_else([lines::get(&held.key)]);
+            let answer = self.txn(txn, Resend::Yes).await?;
+            let [TxnOpResponse::Get(found)] = &answer.parts[..] else { break };
+            // A request without an answer may have changed it; and somebody may have adopted it.
+            match found.kvs().first() {
+                Some(kv) if held.token == Some(kv.create_revision()) && is_ours(kv, id, &held.lease) => {
+                    version = kv.mod_revision();
+                }
+                _ => break,
+            }
+        }
+        if held.token.is_none() {
+            // A copy of its request may come yet.
+            held.lease.suspect();
+        }
+        self.registry.remove(id, held.serial);
+        Ok(())
+    }
+
+    /// Deletes the keys of all claims that have ended.
+    pub(crate) async fn bury_ended(&self) -> Result<()> {
+        let ended = self.registry.ended();
+        let burials = ended.into_iter().map(|(id, held)| async move {
+            self.hub.settled(id);
+            self.hub.hint_claim(id);
+            self.bury(id, &held).await
+        });
+        let mut burials = futures_util::stream::iter(burials).buffer_unordered(AT_A_TIME);
+        let mut outcome = Ok(());
+        while let Some(buried) = burials.next().await {
+            outcome = outcome.and(buried);
+        }
+        outcome
+    }
+
+    /// Takes out a claim that is not one of this client.
+    async fn evict(&self, line: &LineId, id: ClaimId) -> Result<()> {
+        let keys = LineKeys::of(line);
+        for _ in 0..TRIES {
+            let found = self.get(keys.prefix.clone(), keys.everybody()).await?;
+            let records = found.kvs.iter().filter_map(|kv| Some((kv, Record::decode(kv.value())?)));
+            let Some((kv, record)) = records.into_iter().find(|(_, record)| record.head.id == id) else {
+                return Ok(());
+            };
+            let mut then = vec![lines::delete(kv.key())];
+            // Its client learns it at its next renewal, and by this at once.
+            if record.head.client != self.id
+                && let Ok(lease) = self.rubbish(NOTICE).await
+            {
+                let notice = notice_key(&record.head.client, id);
+                then.push(TxnOp::put(notice, "", Some(PutOptions::new().with_lease(lease))));
+            }
+            let txn = Txn::new().when([lines::is_unchanged(kv.key(), kv.mod_revision())]).and_then(then);
+            match self.txn(txn, Resend::Yes).await {
+                Ok(answer) if answer.succeeded => return Ok(()),
+                Ok(_) => {}
+                Err(error) if crate::error::is_lease_gone(&error) => self.forget_all_rubbish(),
+                Err(error) => return Err(error),
+            }
+        }
+        let message = format!("the etcd cluster {}: the claim changes all the time", self.config);
+        Err(coord_core::Error::new(coord_core::ErrorKind::Unavailable, message).with_unknown_effect())
+    }
+
+    pub(crate) async fn line(&self, line: &LineId) -> Result<Line> {
+        let keys = LineKeys::of(line);
+        let found = self.get(keys.prefix.clone(), keys.everybody()).await?;
+        let mut kvs = found.kvs;
+        kvs.sort_by_key(KeyValue::create_revision);
+        let mut entries = Vec::with_capacity(kvs.len());
+        for kv in &kvs {
+            let own = self.registry.left(kv.key(), kv.create_revision());
+            if own == Some(Duration::ZERO) {
+                // It has expired and is about to be deleted.
+                continue;
+            }
+            let Record { head, value } = Record::decode(kv.value()).ok_or_else(unread)?;
+            entries.push(Entry {
+                id: head.id,
+                token: token_of(kv.create_revision())?,
+                weight: head.weight,
+                limit: head.limit,
+                priority: head.priority,
+                granted: head.granted_at(),
+                joined: head.joined_at(),
+                expires_in: own.unwrap_or_else(|| head.ttl()),
+                owner: head.owner,
+                value,
+            });
+        }
+        self.ask_ends(&kvs, &mut entries).await;
+        Ok(Line { revision: u64::try_from(found.revision).unwrap_or_default(), entries })
+    }
+
+    /// How long the claims of others still run, as far as the server tells in whole seconds; for the first few leases.
+    async fn ask_ends(&self, kvs: &[KeyValue], entries: &mut [Entry]) {
+        let lease_of: HashMap<_, _> = kvs.iter().map(|kv| (kv.create_revision(), kv.lease())).collect();
+        let others: HashMap<_, _> = kvs
+            .iter()
+            .filter(|kv| self.registry.left(kv.key(), kv.create_revision()).is_none())
+            .map(|kv| (kv.lease(), ()))
+            .collect();
+        let asked = others.into_keys().take(ASKED).map(async |lease| {
+            let state = self.time_to_live(lease, false).await.ok()?;
+            Some((lease, state.left.unwrap_or_default()))
+        });
+        let left: HashMap<_, _> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
+        for entry in entries {
+            let lease = lease_of.get(&entry.token.as_i64());
+            if let Some(left) = lease.and_then(|lease| left.get(lease)) {
+                // The server rounds down.
+                entry.expires_in = entry.expires_in.min(*left + Duration::from_secs(1));
+            }
+        }
+    }
+
+    /// Deletes keys that are on a lease and that nobody here knows of: put by requests that came late, after their claim was
+    /// withdrawn.
+    async fn audit(&self, lease: &Lease) -> Result<()> {
+        let state = self.time_to_live(lease.id, true).await?;
+        let prefix = [keys::ROOT, "c/"].concat();
+        for key in state.keys {
+            if !key.starts_with(prefix.as_bytes()) || self.registry.knows(&key) {
+                continue;
+            }
+            tracing::debug!("a claim that nobody knows of is removed");
+            let txn = Txn::new().when([lines::is_on(&key, lease.id)]).and_then([lines::delete(&key)]);
+            self.txn(txn, Resend::Yes).await?;
+        }
+        Ok(())
+    }
+}
+
+fn is_ours(kv: &KeyValue, id: ClaimId, lease: &Lease) -> bool {
+    kv.lease() == lease.id && Record::decode(kv.value()).is_none_or(|record| record.head.id == id)
+}
+
+/// Where a client is told that a claim of it was taken away.
+pub(crate) fn notices(client: &str) -> Vec<u8> {
+    format!("{}n/{client}/", keys::ROOT).into_bytes()
+}
+
+fn notice_key(client: &str, id: ClaimId) -> Vec<u8> {
+    let mut key = notices(client);
+    key.extend_from_slice(keys::hex(id.as_bytes()).as_bytes());
+    key
+}
+
+/// Deletes the keys of claims as they end, until the client is closed.
+pub(crate) async fn sweep(shared: Arc<Shared>) {
+    let mut audited = Clock::System.now();
+    while !shared.is_closed() {
+        let suspects: Vec<_> = shared.leases.all().into_iter().filter(|lease| lease.is_suspect()).collect();
+        let audit = suspects.iter().map(|lease| lease.granted / 3).min().unwrap_or(Duration::MAX);
+        let next = shared.registry.next_end().unwrap_or(Duration::MAX);
+        let ended = !shared.registry.ended().is_empty();
+        if ended && let Err(error) = shared.bury_ended().await {
+            tracing::debug!(%error, "claims that have ended are not deleted yet");
+            tokio::time::sleep(AGAIN).await;
+        }
+        let due = audited.after(audit);
+        if due <= Clock::System.now() {
+            for lease in &suspects {
+                if let Err(error) = shared.audit(lease).await {
+                    tracing::debug!(%error, "a lease was not looked through");
+                }
+            }
+            audited = Clock::System.now();
+            continue;
+        }
+        if ended {
+            continue;
+        }
+        let pause = next.min(until(due)).min(Duration::from_secs(3600));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shared.registry.changed.notified() => {}
+        }
+    }
+}
+
+fn until(moment: Moment) -> Duration {
+    moment.since(Clock::System.now())
+}
+
+impl Store {
+    /// Ends the background work, the leases that no claim is on, and the connections.
+    pub(crate) async fn shut(&self) {
+        self.stop();
+        let shared = &self.shared;
+        let unused: Vec<_> =
+            shared.leases.all().into_iter().filter(|lease| !shared.registry.uses(lease.id)).collect();
+        let revoked = unused.iter().filter(|lease| !lease.is_gone()).map(|lease| shared.revoke(lease.id));
+        // They end by themselves otherwise.
+        let _ = tokio::time::timeout(TO_CLOSE, futures_util::future::join_all(revoked)).await;
+        self.end();
+    }
+}

@@ -1,0 +1,148 @@
+//! The claims of this client, each with the moment at which it ends unless it is renewed.
+//!
+//! Claims of one TTL share a lease, which goes on while any of them is renewed. So it is decided here, once and under a lock,
+//! whether one of them has ended: from then on no renewal prolongs it, and its key is deleted before anything else prolongs the
+//! lease it is on. The deadlines count from before the request was sent; the lease at the server runs longer.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use coord_core::{
+    clock::{Clock, Moment},
+    spi::{ClaimId, LineId},
+};
+use tokio::sync::Notify;
+
+use crate::{leases::Lease, record::Record};
+
+/// The claims of this client.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    claims: Mutex<Claims>,
+    /// Told when something may end sooner than before.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Claims {
+    next: u64,
+    by_id: HashMap<ClaimId, Held>,
+}
+
+/// One claim of this client.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    /// Which entry of the registry this is: an id may enter again.
+    pub(crate) serial: u64,
+    pub(crate) line: LineId,
+    pub(crate) key: Vec<u8>,
+    pub(crate) lease: Arc<Lease>,
+    /// The key's create revision; `None` until it is known whether it was put.
+    pub(crate) token: Option<i64>,
+    /// The key's last revision.
+    pub(crate) version: i64,
+    pub(crate) record: Record,
+    /// When it ends.
+    pub(crate) deadline: Moment,
+    /// It ended, or is withdrawn: its key is to be deleted.
+    pub(crate) ended: bool,
+}
+
+impl Registry {
+    fn claims(&self) -> MutexGuard<'_, Claims> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The claim of this id in this line, marked as ended if it is.
+    pub(crate) fn get(&self, line: &LineId, id: ClaimId) -> Option<Held> {
+        let now = Clock::System.now();
+        let mut claims = self.claims();
+        let held = claims.by_id.get_mut(&id).filter(|held| held.line == *line)?;
+        held.ended |= held.deadline <= now;
+        Some(held.clone())
+    }
+
+    /// Adds a claim, or puts it in the place of the one that had its id; the serial is given here.
+    pub(crate) fn enter(&self, id: ClaimId, mut held: Held) -> u64 {
+        let mut claims = self.claims();
+        claims.next += 1;
+        let serial = claims.next;
+        held.serial = serial;
+        claims.by_id.insert(id, held);
+        drop(claims);
+        self.changed.notify_one();
+        serial
+    }
+
+    /// Changes the entry, unless it has ended or is another one. `None`: it has.
+    pub(crate) fn update<T>(
+        &self,
+        id: ClaimId,
+        serial: u64,
+        change: impl FnOnce(&mut Held) -> T,
+    ) -> Option<T> {
+        let now = Clock::System.now();
+        let mut claims = self.claims();
+        let held = claims.by_id.get_mut(&id).filter(|held| held.serial == serial)?;
+        held.ended |= held.deadline <= now || held.lease.is_gone();
+        if held.ended { None } else { Some(change(held)) }
+    }
+
+    /// From now on nothing prolongs it.
+    pub(crate) fn end(&self, id: ClaimId, serial: u64) {
+        let mut claims = self.claims();
+        if let Some(held) = claims.by_id.get_mut(&id).filter(|held| held.serial == serial) {
+            held.ended = true;
+        }
+        drop(claims);
+        self.changed.notify_one();
+    }
+
+    /// Forgets it.
+    pub(crate) fn remove(&self, id: ClaimId, serial: u64) {
+        let mut claims = self.claims();
+        if claims.by_id.get(&id).is_some_and(|held| held.serial == serial) {
+            claims.by_id.remove(&id);
+        }
+    }
+
+    /// All that have ended by now.
+    pub(crate) fn ended(&self) -> Vec<(ClaimId, Held)> {
+        let now = Clock::System.now();
+        let mut claims = self.claims();
+        let ended = claims.by_id.iter_mut().filter_map(|(id, held)| {
+            held.ended |= held.deadline <= now || held.lease.is_gone();
+            held.ended.then(|| (*id, held.clone()))
+        });
+        ended.collect()
+    }
+
+    /// How long until the next one ends; `None` if there is none that has not ended.
+    pub(crate) fn next_end(&self) -> Option<Duration> {
+        let now = Clock::System.now();
+        let claims = self.claims();
+        let next = claims.by_id.values().filter(|held| !held.ended).map(|held| held.deadline).min();
+        next.map(|next| next.since(now))
+    }
+
+    /// Whether any claim is on this lease, or may be.
+    pub(crate) fn uses(&self, lease: i64) -> bool {
+        self.claims().by_id.values().any(|held| held.lease.id == lease)
+    }
+
+    /// Whether this key belongs to a claim.
+    pub(crate) fn knows(&self, key: &[u8]) -> bool {
+        self.claims().by_id.values().any(|held| held.key == key)
+    }
+
+    /// The claim with this key, and how long it still runs; zero if it has ended.
+    pub(crate) fn left(&self, key: &[u8], token: i64) -> Option<Duration> {
+        let now = Clock::System.now();
+        let claims = self.claims();
+        let held = claims.by_id.values().find(|held| held.key == key && held.token == Some(token))?;
+        Some(if held.ended { Duration::ZERO } else { held.deadline.since(now) })
+    }
+}

@@ -1,0 +1,293 @@
+//! How claims are kept: renewed, given another value, adopted.
+//!
+//! A renewal keeps each lease alive once, however many claims are on it, and then reads all their keys in one transaction. The
+//! read is linearizable, so it also proves that who answered the keep-alive led the cluster: see `leases.rs`.
+
+use std::{collections::HashMap, sync::Arc};
+
+use coord_core::{
+    Result,
+    clock::{Clock, Moment},
+    spi::{ClaimId, Grant, Renewal},
+};
+use etcd_client::{GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse};
+
+use crate::{
+    claims::unread,
+    client::{Resend, Shared, seconds},
+    error::is_lease_gone,
+    leases::Lease,
+    lines::{self, LineKeys},
+    record::{Record, millis},
+    registry::Held,
+};
+
+/// How many keys are read by one part of a transaction, and how many parts there are: together within what a server allows that
+/// is set up as it is installed (128).
+const WIDTH: usize = 40;
+
+/// How often a claim is looked for that changes under the hands.
+const TRIES: usize = 4;
+
+/// A grant that may be renewed.
+struct Renewing {
+    at: usize,
+    held: Held,
+}
+
+impl Shared {
+    pub(crate) async fn renew(&self, grants: &[Grant]) -> Result<Vec<Renewal>> {
+        let sent = Clock::System.now();
+        let mut renewals = vec![Renewal::Lost; grants.len()];
+        let mut live = Vec::new();
+        for (at, grant) in grants.iter().enumerate() {
+            let held = match self.registry.get(&grant.line, grant.id) {
+                Some(held) => Some(held),
+                // Not one of this client: it may be in the line all the same.
+                None => self.take_over(grant, grant.id, sent).await?,
+            };
+            if let Some(held) = held.filter(|held| !held.ended && held.token == Some(grant.token.as_i64())) {
+                live.push(Renewing { at, held });
+            }
+        }
+        self.lengthen(grants, &mut live, sent).await?;
+        // What has ended must not live on with the lease.
+        self.bury_ended().await?;
+        let mut leases: HashMap<i64, Vec<Renewing>> = HashMap::new();
+        for one in live {
+            leases.entry(one.held.lease.id).or_default().push(one);
+        }
+        let kept = leases.into_values().map(|group| self.renew_on(grants, group, sent));
+        for kept in futures_util::future::join_all(kept).await {
+            for at in kept? {
+                renewals[at] = Renewal::Renewed;
+            }
+        }
+        Ok(renewals)
+    }
+
+    /// Moves claims to leases that are long enough. A renewal never shortens.
+    async fn lengthen(&self, grants: &[Grant], live: &mut Vec<Renewing>, sent: Moment) -> Result<()> {
+        for one in live.iter_mut() {
+            let grant = &grants[one.at];
+            if seconds(grant.ttl) <= one.held.lease.seconds {
+                continue;
+            }
+            let lease = self.lease(seconds(grant.ttl)).await?;
+            let mut record = one.held.record.clone();
+            record.head.ttl_ms = millis(grant.ttl);
+            // The new lease may be near its end.
+            if lease.arm(self, sent.after(grant.ttl)).await?.is_none() {
+                continue;
+            }
+            self.rewrite(grant.id, &mut one.held, record, &lease).await?;
+        }
+        live.retain(|one| !one.held.ended);
+        Ok(())
+    }
+
+    /// Writes a claim anew; `held` is then as it is stored, or has ended.
+    async fn rewrite(&self, id: ClaimId, held: &mut Held, record: Record, lease: &Arc<Lease>) -> Result<()> {
+        for _ in 0..TRIES {
+            let txn = Txn::new()
+                .when([lines::is_unchanged(&held.key, held.version)])
+                .and_then([lines::put(&held.key, &record, lease.id)])
+                .or_else([lines::get(&held.key)]);
+            let answer = match self.txn(txn, Resend::Yes).await {
+                Err(error) if is_lease_gone(&error) => {
+                    lease.end();
+                    return Ok(());
+                }
+                answer => answer?,
+            };
+            let version = match &answer.parts[..] {
+                [TxnOpResponse::Put(_)] => answer.revision,
+                [TxnOpResponse::Get(found)] => match found.kvs().first() {
+                    Some(kv) if !is_ours(kv, held, lease) => break,
+                    // An earlier copy of this request did it.
+                    Some(kv) if kv.value() == record.encode() && kv.lease() == lease.id => kv.mod_revision(),
+                    // An earlier request without an answer did something else.
+                    Some(kv) => {
+                        held.version = kv.mod_revision();
+                        continue;
+                    }
+                    None => break,
+                },
+                _ => return Err(unread()),
+            };
+            (held.version, held.record, held.lease) = (version, record, Arc::clone(lease));
+            let now = held.clone();
+            let noted = self.registry.update(id, held.serial, move |entry| {
+                (entry.version, entry.record, entry.lease) = (now.version, now.record, now.lease);
+            });
+            held.ended = noted.is_none();
+            return Ok(());
+        }
+        self.registry.remove(id, held.serial);
+        held.ended = true;
+        Ok(())
+    }
+
+    /// Renews the claims on one lease; answers which.
+    async fn renew_on(&self, grants: &[Grant], group: Vec<Renewing>, sent: Moment) -> Result<Vec<usize>> {
+        let lease = group[0].held.lease.clone();
+        let longest = group.iter().map(|one| grants[one.at].ttl).max().unwrap_or_default();
+        let lost = || {
+            lease.end();
+            group.iter().for_each(|one| self.registry.remove(grants[one.at].id, one.held.serial));
+            Ok(Vec::new())
+        };
+        let until = sent.after(longest.min(lease.granted));
+        let Some(kept) = lease.arm(self, until).await? else { return lost() };
+        let (found, read) = self.read_keys(group.iter().map(|one| one.held.key.as_slice())).await?;
+        if !lease.prove(self, kept, read).await? {
+            return lost();
+        }
+        let mut renewed = Vec::new();
+        for one in group.iter() {
+            let grant = &grants[one.at];
+            let there = found
+                .get(one.held.key.as_slice())
+                .is_some_and(|kv| Some(kv.create_revision()) == one.held.token && kv.lease() == lease.id);
+            if !there {
+                self.registry.remove(grant.id, one.held.serial);
+                continue;
+            }
+            let end = sent.after(grant.ttl.min(lease.granted));
+            let noted = self.registry.update(grant.id, one.held.serial, |held| {
+                held.deadline = held.deadline.max(end);
+            });
+            if noted.is_some() {
+                renewed.push(one.at);
+            }
+        }
+        Ok(renewed)
+    }
+
+    /// The keys that are there of these, without their values, and the term in which they were read.
+    async fn read_keys<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(HashMap<Vec<u8>, KeyValue>, u64)> {
+        let look = |key: &[u8]| TxnOp::get(key, Some(GetOptions::new().with_keys_only()));
+        let gets: Vec<_> = keys.map(look).collect();
+        let (mut found, mut term) = (HashMap::new(), 0);
+        for gets in gets.chunks(WIDTH * WIDTH) {
+            let parts: Vec<_> =
+                gets.chunks(WIDTH).map(|gets| TxnOp::txn(Txn::new().and_then(gets.to_vec()))).collect();
+            let answer = self.txn(Txn::new().and_then(parts), Resend::Yes).await?;
+            term = answer.term;
+            for part in &answer.parts {
+                let TxnOpResponse::Txn(part) = part else { return Err(unread()) };
+                for get in part.op_responses() {
+                    let TxnOpResponse::Get(mut get) = get else { return Err(unread()) };
+                    found.extend(get.take_kvs().into_iter().map(|kv| (kv.key().to_vec(), kv)));
+                }
+            }
+        }
+        Ok((found, term))
+    }
+
+    pub(crate) async fn set_value(&self, grant: &Grant, value: &[u8]) -> Result<Renewal> {
+        let held = match self.registry.get(&grant.line, grant.id) {
+            Some(held) => Some(held),
+            None => self.take_over(grant, grant.id, Clock::System.now()).await?,
+        };
+        let Some(mut held) = held.filter(|held| !held.ended && held.token == Some(grant.token.as_i64()))
+        else {
+            return Ok(Renewal::Lost);
+        };
+        let mut record = held.record.clone();
+        record.value = value.to_vec();
+        let lease = held.lease.clone();
+        self.rewrite(grant.id, &mut held, record, &lease).await?;
+        Ok(if held.ended || lease.is_gone() { Renewal::Lost } else { Renewal::StillHeld })
+    }
+
+    pub(crate) async fn adopt(&self, from: &Grant, to: ClaimId) -> Result<Renewal> {
+        let sent = Clock::System.now();
+        let old = self.registry.get(&from.line, from.id);
+        if old.as_ref().is_some_and(|old| old.ended) {
+            return Ok(Renewal::Lost);
+        }
+        let Some(_) = self.take_over(from, to, sent).await? else { return Ok(Renewal::Lost) };
+        if let Some(old) = old {
+            // Its key goes on under the new id.
+            self.registry.remove(from.id, old.serial);
+        }
+        let renewed = self.renew_known(&Grant { id: to, ..from.clone() }, sent).await?;
+        self.hub.hear_notices();
+        Ok(renewed)
+    }
+
+    async fn renew_known(&self, grant: &Grant, sent: Moment) -> Result<Renewal> {
+        let held = self.registry.get(&grant.line, grant.id);
+        let Some(held) = held.filter(|held| !held.ended) else { return Ok(Renewal::Lost) };
+        let group = vec![Renewing { at: 0, held }];
+        let renewed = self.renew_on(std::slice::from_ref(grant), group, sent).await?;
+        Ok(if renewed.is_empty() { Renewal::Lost } else { Renewal::Renewed })
+    }
+
+    /// Gives a granted claim that is in the line, whosever it is, this id and a lease of this client. `None`: it is not there.
+    async fn take_over(&self, from: &Grant, to: ClaimId, sent: Moment) -> Result<Option<Held>> {
+        let line = LineKeys::of(&from.line);
+        let token = from.token.as_i64();
+        for _ in 0..TRIES {
+            let found = self.get(line.prefix.clone(), line.who_joined_at(token)).await?;
+            let Some(kv) = found.kvs.first() else { return Ok(None) };
+            let Some(mut record) = Record::decode(kv.value()) else { return Err(unread()) };
+            if !record.head.is_granted() || (record.head.id != from.id && record.head.id != to) {
+                return Ok(None);
+            }
+            let lease = self.lease(seconds(from.ttl)).await?;
+            if lease.arm(self, sent.after(from.ttl)).await?.is_none() {
+                continue;
+            }
+            record.head.id = to;
+            record.head.client.clone_from(&self.id);
+            record.head.ttl_ms = millis(from.ttl);
+            let mut held = Held {
+                serial: 0,
+                line: from.line.clone(),
+                key: kv.key().to_vec(),
+                token: Some(token),
+                version: kv.mod_revision(),
+                record,
+                deadline: sent.after(from.ttl.min(lease.granted)),
+                ended: false,
+                lease,
+            };
+            let txn = Txn::new().when([lines::is_unchanged(&held.key, held.version)]).and_then([lines::put(
+                &held.key,
+                &held.record,
+                held.lease.id,
+            )]);
+            // Known before it is sent: what may be on the lease must be known.
+            held.serial = self.registry.enter(to, held.clone());
+            match self.txn(txn, Resend::Yes).await {
+                Ok(answer) if answer.succeeded => {
+                    held.version = answer.revision;
+                    let noted =
+                        self.registry.update(to, held.serial, |entry| entry.version = answer.revision);
+                    held.ended = noted.is_none();
+                    return Ok(Some(held));
+                }
+                Ok(_) => self.registry.remove(to, held.serial),
+                Err(error) if is_lease_gone(&error) => {
+                    held.lease.end();
+                    self.registry.remove(to, held.serial);
+                }
+                Err(error) => {
+                    held.lease.suspect();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether what stands at a claim's key is still the claim of this client, on its old lease or on the new one.
+fn is_ours(kv: &KeyValue, held: &Held, lease: &Lease) -> bool {
+    Some(kv.create_revision()) == held.token && (kv.lease() == held.lease.id || kv.lease() == lease.id)
+}

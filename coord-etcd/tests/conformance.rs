@@ -1,0 +1,69 @@
+//! The conformance suite on one etcd server: `cargo test -p coord-etcd --test conformance [FILTER]`.
+
+mod common;
+
+use std::{process::ExitCode, sync::Arc};
+
+use async_trait::async_trait;
+use coord_conformance::{
+    Backend, Stores, TestStore,
+    servers::{Etcd, EtcdOptions},
+};
+use coord_core::{Result, spi::Claims};
+use coord_etcd::Store;
+
+use self::common::{failed, keys, no_server, stores};
+
+#[derive(Debug)]
+struct OnEtcd;
+
+#[async_trait]
+impl Backend for OnEtcd {
+    fn name(&self) -> &str {
+        "etcd"
+    }
+
+    async fn open(&self) -> Result<Box<dyn TestStore>> {
+        Ok(Box::new(Fresh(Etcd::start(&EtcdOptions::default().with_own()).map_err(no_server)?)))
+    }
+
+    async fn connect(&self, url: &str) -> Result<Arc<dyn Claims>> {
+        Ok(Store::open(url).await?)
+    }
+
+    async fn connect_all(&self, url: &str) -> Result<Stores> {
+        Ok(stores(Store::open(url).await?))
+    }
+}
+
+/// A server of its own, which ends with the case.
+#[derive(Debug)]
+struct Fresh(Etcd);
+
+#[async_trait]
+impl TestStore for Fresh {
+    async fn connect(&self) -> Result<Arc<dyn Claims>> {
+        Ok(Store::open(self.0.url()).await?)
+    }
+
+    async fn connect_all(&self) -> Result<Stores> {
+        Ok(stores(Store::open(self.0.url()).await?))
+    }
+
+    fn remembered_changes(&self) -> Option<u64> {
+        Some(1000)
+    }
+
+    fn url(&self) -> Option<String> {
+        Some(self.0.url())
+    }
+
+    /// All keys.
+    async fn size(&self) -> Result<Option<u64>> {
+        keys(&self.0).map(Some).map_err(failed)
+    }
+}
+
+fn main() -> ExitCode {
+    coord_conformance::main(OnEtcd)
+}
