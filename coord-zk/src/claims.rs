@@ -8,7 +8,7 @@
 //! on the claim's own session, and a renewal is a transaction that checks the nodes. A server that was cut off from its leader
 //! answers neither, so that nobody goes on holding by its word what the others gave away.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use coord_core::{
@@ -29,6 +29,8 @@ use crate::{
 
 /// How often one call looks again when the line changes under it.
 const ROUNDS: u32 = 16;
+/// A line with so many ahead is not read again by each who waits, so the number that it is told may be an old one.
+const LONG: u32 = 32;
 
 #[async_trait]
 impl Claims for Store {
@@ -57,11 +59,13 @@ impl Claims for Store {
     }
 
     async fn hand_over(&self, _: &Grant, _: ClaimId) -> Result<HandOver> {
-        Err(unsupported("hand a grant over to a named waiter"))
+        let text = "the zookeeper backend cannot hand a grant over to a named waiter";
+        Err(Error::new(ErrorKind::Unsupported, text))
     }
 
-    async fn adopt(&self, _: &Grant, _: ClaimId) -> Result<Renewal> {
-        Err(unsupported("resume a grant in another session"))
+    async fn adopt(&self, from: &Grant, to: ClaimId) -> Result<Renewal> {
+        let spot = Spot::of(&self.shared.config, &from.line)?;
+        self.shared.within(Asks::Writing, self.take_over(&spot, from, to)).await
     }
 
     async fn line(&self, line: &LineId) -> Result<Line> {
@@ -84,11 +88,7 @@ impl Claims for Store {
     }
 }
 
-fn unsupported(what: &str) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("the zookeeper backend cannot {what}"))
-}
-
-fn now() -> Moment {
+pub(crate) fn now() -> Moment {
     Clock::System.now()
 }
 
@@ -101,6 +101,11 @@ pub(crate) fn token(czxid: i64) -> Result<FencingToken> {
     FencingToken::new(number).map_err(|error| {
         Error::new(ErrorKind::Exhausted, "the numbers for fencing tokens are used up").with_source(error)
     })
+}
+
+/// The token of a claim by what stands in its node: its own `czxid`, or that of the node whose place it took.
+pub(crate) fn token_of(data: &[u8], czxid: i64) -> Result<FencingToken> {
+    token(Record::decode(data).and_then(|record| record.token).unwrap_or(czxid))
 }
 
 /// One call about a claim that wants to be granted.
@@ -255,13 +260,14 @@ impl Attempt<'_> {
     fn data(&self, session: &Session) -> Vec<u8> {
         let Claim { weight, limit, priority, ref owner, ref value, .. } = *self.claim;
         let (owner, value) = (owner.clone(), value.clone());
-        Record { weight, limit, priority, ttl: session.timeout(), owner, value }.encode()
+        Record { weight, limit, priority, ttl: session.timeout(), token: None, owner, value }.encode()
     }
 
-    /// Whether the one that is waited for is still there: less to read than the line. `None`: look at the line.
+    /// In a long line, whether the one that is waited for is still there: less to read than the line. `None`: look at the line.
     async fn glance(&self, lease: &Lease) -> Result<Option<Standing>, Failure> {
         let shared = &self.store.shared;
-        let Some((target, ahead)) = shared.waits.target(&self.stem) else { return Ok(None) };
+        let target = shared.waits.target(&self.stem).filter(|(_, ahead)| *ahead >= LONG);
+        let Some((target, ahead)) = target else { return Ok(None) };
         let Some((node, _)) = lease.node.as_ref().filter(|_| self.claim.wait) else { return Ok(None) };
         let sent = now();
         let (own, other) = (lease.session.exists(node), lease.session.exists(&target));
@@ -440,7 +446,7 @@ impl Attempt<'_> {
         let holder = match read.await {
             Ok((data, stat)) => {
                 let owner = owner_of(&data, &queue.0[0].name);
-                token(stat.czxid).ok().map(|token| Holder { owner, token })
+                token_of(&data, stat.czxid).ok().map(|token| Holder { owner, token })
             }
             Err(_) => None,
         };
@@ -467,131 +473,11 @@ fn created(done: &crate::session::Done) -> Option<String> {
 }
 
 /// The last component of a path.
-fn base(path: &str) -> &str {
+pub(crate) fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// How many bytes of paths one request of a renewal holds at most.
-const CHUNK: usize = 400 * 1024;
-
 impl Store {
-    /// One transaction a session that checks that all its nodes are there: it is done by the leader, or not at all.
-    async fn renew_all(&self, grants: &[Grant]) -> Result<Vec<Renewal>, Failure> {
-        let shared = &self.shared;
-        let mut renewals = vec![Renewal::Lost; grants.len()];
-        let mut sessions: HashMap<i64, (Arc<Session>, Vec<Due>)> = HashMap::new();
-        for (at, grant) in grants.iter().enumerate() {
-            let Ok(spot) = Spot::of(&shared.config, &grant.line) else { continue };
-            let stem = spot.stem(grant.id);
-            let Some(lease) = shared.leases.get(&stem, now()).filter(|lease| !lease.over) else { continue };
-            let Some((path, czxid)) = lease.node else { continue };
-            if token(czxid).ok() != Some(grant.token) {
-                continue;
-            }
-            let (_, due) = sessions.entry(lease.session.id()).or_insert_with(|| (lease.session, Vec::new()));
-            due.push(Due { at, stem, path, pair: lease.pair });
-        }
-        let renewing = sessions.values().map(|(session, due)| self.renew_session(session, due));
-        let outcomes = futures_util::future::join_all(renewing).await;
-        let (mut failure, mut answered) = (None, sessions.is_empty());
-        for ((_, due), outcome) in sessions.values().zip(outcomes) {
-            match outcome {
-                Ok(outcome) => {
-                    answered = true;
-                    for (due, renewal) in due.iter().zip(outcome) {
-                        renewals[due.at] = renewal;
-                    }
-                }
-                // Not lost: the lease goes on as it was.
-                Err(error) => {
-                    due.iter().for_each(|due| renewals[due.at] = Renewal::StillHeld);
-                    failure = Some(error);
-                }
-            }
-        }
-        match failure {
-            Some(failure) if !answered => Err(failure),
-            _ => Ok(renewals),
-        }
-    }
-
-    async fn renew_session(&self, session: &Arc<Session>, due: &[Due]) -> Result<Vec<Renewal>, Failure> {
-        let mut renewals = Vec::with_capacity(due.len());
-        let mut chunks = Vec::new();
-        let mut rest = due;
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = rest.iter().take_while(|due| {
-                bytes += due.path.len() + 64 + due.pair.as_ref().map_or(0, |pair| pair.len() + 64);
-                bytes <= CHUNK.min(self.shared.config.max_packet() / 3)
-            });
-            let (chunk, after) = rest.split_at(fits.count().max(1));
-            chunks.push(self.renew_chunk(session, chunk));
-            rest = after;
-        }
-        for renewed in futures_util::future::join_all(chunks).await {
-            renewals.extend(renewed?);
-        }
-        Ok(renewals)
-    }
-
-    async fn renew_chunk(&self, session: &Arc<Session>, due: &[Due]) -> Result<Vec<Renewal>, Failure> {
-        let leases = &self.shared.leases;
-        let mut there: Vec<bool> = vec![true; due.len()];
-        loop {
-            let alive: Vec<_> = (0..due.len()).filter(|at| there[*at]).collect();
-            if alive.is_empty() {
-                break;
-            }
-            let mut steps = Vec::new();
-            // Which of the claims a step is about.
-            let mut of = Vec::new();
-            for at in &alive {
-                for path in std::iter::once(&due[*at].path).chain(&due[*at].pair) {
-                    steps.push(Step::Check { path, version: None });
-                    of.push(*at);
-                }
-            }
-            let sent = now();
-            match session.multi(&steps).await {
-                Ok(_) => {
-                    let until = sent.after(session.timeout());
-                    for at in alive {
-                        there[at] = leases.prolong(&due[at].stem, until, now());
-                    }
-                    break;
-                }
-                Err(refusal) => match (refusal.at, refusal.failure) {
-                    (Some(step), Failure::NoNode) if step < of.len() => {
-                        leases.forget(&due[of[step]].stem);
-                        there[of[step]] = false;
-                        self.find_missing(session, due, &mut there).await?;
-                    }
-                    (_, Failure::Ended(_)) => {
-                        alive.iter().for_each(|at| leases.forget(&due[*at].stem));
-                        there.fill(false);
-                        break;
-                    }
-                    (_, failure) => return Err(failure),
-                },
-            }
-        }
-        Ok(there.iter().map(|there| if *there { Renewal::Renewed } else { Renewal::Lost }).collect())
-    }
-
-    /// One is missing; probably others are too.
-    async fn find_missing(&self, session: &Session, due: &[Due], there: &mut [bool]) -> Result<(), Failure> {
-        let looks: Vec<_> = due.iter().map(|due| crate::session::Look::Data(&due.path)).collect();
-        let seen = session.read(&looks).await?;
-        for ((due, there), seen) in due.iter().zip(there.iter_mut()).zip(seen) {
-            if matches!(seen, crate::session::Seen::Missing) {
-                self.shared.leases.forget(&due.stem);
-                *there = false;
-            }
-        }
-        Ok(())
-    }
-
     async fn replace_value(&self, spot: &Spot, grant: &Grant, value: &[u8]) -> Result<Renewal, Failure> {
         let stem = spot.stem(grant.id);
         let lease = self.shared.leases.get(&stem, now()).filter(|lease| !lease.over);
@@ -642,15 +528,6 @@ impl Store {
         shared.hub.hint_stem(stem);
         Ok(())
     }
-}
-
-/// One grant of a renewal.
-struct Due {
-    /// Its place in the request.
-    at: usize,
-    stem: String,
-    path: String,
-    pair: Option<String>,
 }
 
 /// How long a claim of another library may live without a sign of its client, as nobody can tell.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use coord_core::{Error, Guarantees, Report, Result, Weakness};
+use coord_core::{Error, Guarantees, Report, Result, Weakness, clock::Clock};
 use tokio::task::AbortHandle;
 use zookeeper_client as zk;
 
@@ -126,7 +126,7 @@ impl Store {
     }
 
     pub(crate) fn promises(&self) -> Guarantees {
-        self.shared.server.guarantees(self.shared.limits)
+        self.shared.server.guarantees(self.shared.config.layout(), self.shared.limits)
     }
 
     /// Ends the background work and the sessions.
@@ -201,6 +201,13 @@ impl Shared {
         length - self.limits.tick().min(length / 4)
     }
 
+    /// How long a session has to be for grants of this TTL; see [`Self::lease`].
+    pub(crate) fn length_for(&self, ttl: Duration) -> Duration {
+        let [millisecond, tick] = [Duration::from_millis(1), self.limits.tick()];
+        let length = (ttl + tick.min(ttl / 3) + millisecond).as_millis();
+        Duration::from_millis(u64::try_from(length).unwrap_or(u64::MAX))
+    }
+
     fn sessions(&self) -> MutexGuard<'_, HashMap<Duration, Arc<Slot>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -236,9 +243,18 @@ impl Shared {
         for slot in slots {
             // Whoever opens one right now notices that it was too late.
             let Ok(mut slot) = slot.try_lock() else { continue };
-            if let Some(session) = slot.take() {
-                self.leases.session_ended(session.id());
-                ends.push(session.states());
+            let Some(session) = slot.take() else { continue };
+            match self.leases.last_of(session.id()) {
+                // A grant that was detached is to be found by who resumes it: its session lives as long as its lease.
+                Some(until) => {
+                    let leases = Arc::clone(&self.leases);
+                    tokio::spawn(async move {
+                        tokio::time::sleep(until.since(Clock::System.now())).await;
+                        leases.session_ended(session.id());
+                        drop(session);
+                    });
+                }
+                None => ends.push(session.states()),
             }
         }
         // A session that could not be ended ends by itself.

@@ -11,7 +11,7 @@ use coord_core::{
 };
 
 use crate::{
-    claims::{UNKNOWN, owner_of, token},
+    claims::{UNKNOWN, owner_of, token_of},
     client::Store,
     error::Failure,
     keys,
@@ -130,7 +130,7 @@ impl Store {
         let joined = wall(stat.ctime);
         Some(Entry {
             id,
-            token: token(stat.czxid).ok()?,
+            token: token_of(data, stat.czxid).ok()?,
             weight: place.weight,
             limit: place.limit,
             priority: record.as_ref().map_or(0, |record| record.priority),

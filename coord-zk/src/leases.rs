@@ -28,8 +28,11 @@ pub(crate) struct Leases {
 #[derive(Debug)]
 struct Held {
     session: Arc<Session>,
-    /// The node's path and its `czxid`; `None` as long as nobody knows whether it was made.
+    /// The node's path and the claim's number: its `czxid`, or that of the node whose place it took. `None` as long as nobody
+    /// knows whether it was made.
     node: Option<(String, i64)>,
+    /// The session to which it is being moved.
+    moving: Option<Arc<Session>>,
     /// A second node that was made with it.
     pair: Option<String>,
     until: Moment,
@@ -41,10 +44,12 @@ struct Held {
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
     pub(crate) session: Arc<Session>,
-    /// The node's path and its `czxid`; `None` as long as nobody knows whether it was made.
+    /// The node's path and the claim's number. `None` as long as nobody knows whether it was made.
     pub(crate) node: Option<(String, i64)>,
     /// A second node that was made with it.
     pub(crate) pair: Option<String>,
+    /// The session to which it is being moved: nobody knows which of the two owns the node.
+    pub(crate) moving: Option<Arc<Session>>,
     /// Until when it is kept.
     pub(crate) until: Moment,
     /// Whether it is over: its time has passed, or its session has ended.
@@ -61,15 +66,16 @@ impl Leases {
     /// Begins a lease. To be called before the request that makes the node is sent, so that the node is removed whatever becomes
     /// of the answer.
     pub(crate) fn begin(&self, stem: &str, session: &Arc<Session>, until: Moment) {
-        let held = Held { session: Arc::clone(session), node: None, pair: None, until, swept: false };
+        let held =
+            Held { session: Arc::clone(session), node: None, pair: None, moving: None, until, swept: false };
         self.held().insert(stem.to_owned(), held);
         self.changed.notify_one();
     }
 
     /// The node was made.
-    pub(crate) fn made(&self, stem: &str, path: &str, czxid: i64) {
+    pub(crate) fn made(&self, stem: &str, path: &str, number: i64) {
         if let Some(held) = self.held().get_mut(stem) {
-            held.node = Some((path.to_owned(), czxid));
+            held.node = Some((path.to_owned(), number));
         }
     }
 
@@ -77,6 +83,21 @@ impl Leases {
     pub(crate) fn paired(&self, stem: &str, path: &str) {
         if let Some(held) = self.held().get_mut(stem) {
             held.pair = Some(path.to_owned());
+        }
+    }
+
+    /// The node is about to be moved to another session.
+    pub(crate) fn moving(&self, stem: &str, to: &Arc<Session>) {
+        if let Some(held) = self.held().get_mut(stem) {
+            held.moving = Some(Arc::clone(to));
+        }
+    }
+
+    /// The node is this session's now, or still.
+    pub(crate) fn moved(&self, stem: &str, session: &Arc<Session>) {
+        if let Some(held) = self.held().get_mut(stem) {
+            held.session = Arc::clone(session);
+            held.moving = None;
         }
     }
 
@@ -112,20 +133,30 @@ impl Leases {
         GiveUp { leases: self, stem, done: false }
     }
 
-    /// Whether a session has any.
-    pub(crate) fn has_any(&self, session: i64) -> bool {
-        self.held().values().any(|held| held.session.id() == session)
-    }
-
     /// Ends those of a session that is over, and says which.
     pub(crate) fn session_ended(&self, session: i64) -> Vec<String> {
         let mut held = self.held();
         let stems = held.iter().filter(|(_, held)| held.session.id() == session);
         let stems: Vec<_> = stems.map(|(stem, _)| stem.clone()).collect();
         for stem in &stems {
-            held.remove(stem);
+            // It may be another session's by now, which would keep it: the sweep removes it.
+            match held.get_mut(stem).and_then(|held| Some((held.moving.take()?, held))) {
+                Some((session, held)) => {
+                    held.session = session;
+                    held.until = Moment::default();
+                    self.changed.notify_one();
+                }
+                None => {
+                    held.remove(stem);
+                }
+            }
         }
         stems
+    }
+
+    /// Until when the last lease of a session is kept; `None` if it has none.
+    pub(crate) fn last_of(&self, session: i64) -> Option<Moment> {
+        self.held().values().filter(|held| held.session.id() == session).map(|held| held.until).max()
     }
 
     /// Those whose time has passed, marked; and when the next one's has.
@@ -184,6 +215,7 @@ impl Held {
             session: Arc::clone(&self.session),
             node: self.node.clone(),
             pair: self.pair.clone(),
+            moving: self.moving.clone(),
             until: self.until,
             over: self.is_over(now),
             swept: self.swept,

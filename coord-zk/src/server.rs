@@ -8,7 +8,7 @@ use coord_core::{
 };
 
 use crate::{
-    config::Config,
+    config::{Config, Layout},
     error::Failure,
     probe::{self, Limits},
     session::Session,
@@ -44,14 +44,16 @@ impl Server {
         Ok(server)
     }
 
-    pub(crate) fn guarantees(&self, limits: Limits) -> Guarantees {
+    pub(crate) fn guarantees(&self, layout: Layout, limits: Limits) -> Guarantees {
+        // Other libraries would not see that a lock is shared.
+        let shared = layout == Layout::Own;
         let durable = if self.voters >= Some(3) { Durability::Quorum } else { Durability::Power };
         Guarantees::new("zookeeper")
             .with_scope(Scope::Network)
             .with_durability(durable)
             .with_clock(ClockAssumption::BoundedRate)
-            .with_features(Features::NONE.with_shared(true))
-            .with_ttls(limits.min.max(MIN_TTL), limits.max.min(MAX_TTL))
+            .with_features(Features::NONE.with_shared(shared).with_resume(true))
+            .with_ttls(limits.min.max(MIN_TTL), (limits.max - limits.tick()).min(MAX_TTL))
     }
 
     pub(crate) fn weaknesses(&self, limits: Limits) -> Vec<Weakness> {
