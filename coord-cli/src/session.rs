@@ -27,10 +27,10 @@ pub(crate) async fn with_store(
 /// As [`with_store`], for what only the backend itself can tell.
 pub(crate) async fn with_backend(
     globals: &Globals,
-    work: impl AsyncFnOnce(&Backend, Coordinator) -> Result<u8, Failure>,
+    work: impl AsyncFnOnce(&dyn Backend, Coordinator) -> Result<u8, Failure>,
 ) -> Result<u8, Failure> {
     let (backend, coordinator) = store::open(globals).await?;
-    let outcome = work(&backend, coordinator.clone()).await;
+    let outcome = work(&*backend, coordinator.clone()).await;
     match tokio::time::timeout(PATIENCE, coordinator.shutdown()).await {
         Ok(Ok(())) => debug!("the store is closed"),
         Ok(Err(error)) => warn(&format!("the store was not closed in order: {}", status::describe(&error))),

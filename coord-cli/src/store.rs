@@ -2,7 +2,11 @@
 
 use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc};
 
-use coord_core::{Coordinator, Namespace, Report};
+use async_trait::async_trait;
+use coord_core::{
+    Coordinator, Namespace, Report,
+    spi::{Claims, jobs::Jobs, values::Values},
+};
 use directories::ProjectDirs;
 
 use crate::{
@@ -10,24 +14,47 @@ use crate::{
     status::{Failure, NOTHING, UNREACHABLE, USAGE},
 };
 
-/// The URLs of a file, in every build.
-const SQLITE: &str = "sqlite:///absolute/path.db, sqlite:relative.db";
-/// The URLs of a Redis server, and the feature with which a build has them.
-const REDIS: Option<&str> = if cfg!(feature = "redis") {
-    Some("redis://[[user]:password@]host[:port][/db], rediss://… with TLS, unix:///path/to/redis.sock")
-} else {
-    None
-};
-/// The URLs of a Postgres server, and the feature with which a build has them.
-const POSTGRES: Option<&str> = if cfg!(feature = "postgres") {
-    Some("postgres://[user[:password]@]host[:port]/database[?sslmode=require]")
-} else {
-    None
-};
+/// A kind of server: the schemes of its URLs, how they are written, and the feature with which a build has it.
+struct Kind {
+    schemes: &'static [&'static str],
+    form: &'static str,
+    feature: &'static str,
+    built: bool,
+}
+
+/// What a URL may name, beside a file.
+const SERVERS: [Kind; 4] = [
+    Kind {
+        schemes: &["postgres", "postgresql"],
+        form: "postgres://[user[:password]@]host[:port]/database[?sslmode=require]",
+        feature: "postgres",
+        built: cfg!(feature = "postgres"),
+    },
+    Kind {
+        schemes: &["redis", "rediss", "unix"],
+        form: "redis://[[user]:password@]host[:port][/db], rediss://… with TLS, unix:///path/to/redis.sock",
+        feature: "redis",
+        built: cfg!(feature = "redis"),
+    },
+    Kind {
+        schemes: &["etcd", "etcds"],
+        form: "etcd://[user:password@]host[:port][,host…], etcds://… with TLS",
+        feature: "etcd",
+        built: cfg!(feature = "etcd"),
+    },
+    Kind {
+        schemes: &["zk"],
+        form: "zk://[user:password@]host[:port][,host…][/chroot]",
+        feature: "zk",
+        built: cfg!(feature = "zk"),
+    },
+];
 
 /// The URLs that this build knows.
 fn known() -> String {
-    [Some(SQLITE), POSTGRES, REDIS].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let servers = SERVERS.iter().filter(|kind| kind.built).map(|kind| kind.form);
+    let files = "sqlite:///absolute/path.db, sqlite:relative.db";
+    std::iter::once(files).chain(servers).collect::<Vec<_>>().join(", ")
 }
 
 /// The help of the option that names the store.
@@ -35,8 +62,7 @@ pub(crate) fn help() -> String {
     format!("The store: {} [default: coord.db in the user's state folder]", known())
 }
 
-/// What a URL names. Another backend is one more variant here, one more scheme in [`Target::parse`], and one more arm of
-/// each `match`.
+/// What a URL names. Another backend is one more variant here, one more of [`SERVERS`], and one more arm of each `match`.
 #[derive(Debug)]
 enum Target {
     Sqlite(coord_sql::Config),
@@ -44,33 +70,47 @@ enum Target {
     Postgres(Box<coord_sql::PostgresConfig>),
     #[cfg(feature = "redis")]
     Redis(coord_redis::Config),
+    #[cfg(feature = "etcd")]
+    Etcd(coord_etcd::Config),
+    #[cfg(feature = "zk")]
+    ZooKeeper(coord_zk::Config),
 }
 
-/// An open store.
-#[derive(Debug)]
-pub(crate) enum Backend {
-    Sql(Arc<coord_sql::Store>),
-    #[cfg(feature = "postgres")]
-    Postgres(Arc<coord_sql::PostgresStore>),
-    #[cfg(feature = "redis")]
-    Redis(Arc<coord_redis::Store>),
-}
-
-impl Backend {
+/// An open store, as `coord doctor` sees it.
+#[async_trait]
+pub(crate) trait Backend: Send + Sync {
     /// What it is connected to.
-    pub(crate) async fn report(&self) -> coord_core::Result<Report> {
-        match self {
-            Self::Sql(store) => store.report().await,
-            #[cfg(feature = "postgres")]
-            Self::Postgres(store) => store.report().await,
-            #[cfg(feature = "redis")]
-            Self::Redis(store) => store.report().await,
-        }
-    }
+    async fn examine(&self) -> coord_core::Result<Report>;
 }
+
+macro_rules! backends {
+    ($($(#[$attribute:meta])* $store:ty),* $(,)?) => {$(
+        $(#[$attribute])*
+        #[async_trait]
+        impl Backend for $store {
+            async fn examine(&self) -> coord_core::Result<Report> {
+                self.report().await
+            }
+        }
+    )*};
+}
+
+backends! {
+    coord_sql::Store,
+    #[cfg(feature = "postgres")]
+    coord_sql::PostgresStore,
+    #[cfg(feature = "redis")]
+    coord_redis::Store,
+    #[cfg(feature = "etcd")]
+    coord_etcd::Store,
+    #[cfg(feature = "zk")]
+    coord_zk::Store,
+}
+
+type Opened = (Arc<dyn Backend>, Coordinator);
 
 /// Opens the store that the options name. Their namespace goes before the one that the URL may name.
-pub(crate) async fn open(globals: &Globals) -> Result<(Backend, Coordinator), Failure> {
+pub(crate) async fn open(globals: &Globals) -> Result<Opened, Failure> {
     let namespace = globals.namespace()?;
     let target = match &globals.store {
         Some(url) => Target::parse(url)?,
@@ -96,37 +136,36 @@ impl Target {
             scheme.starts_with(|c: char| c.is_ascii_alphabetic())
                 && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
         });
-        match scheme.map(str::to_ascii_lowercase).as_deref() {
-            Some("sqlite") => {
-                let url = format!("sqlite{}", &url["sqlite".len()..]);
-                Ok(Self::Sqlite(coord_sql::Config::parse(&url)?))
-            }
+        let Some(scheme) = scheme.map(str::to_ascii_lowercase) else {
+            return Err(Failure::usage(format!("the store is not a URL; known are {}", known())));
+        };
+        let url = format!("{scheme}{}", &url[scheme.len()..]);
+        match scheme.as_str() {
+            "sqlite" => Ok(Self::Sqlite(coord_sql::Config::parse(&url)?)),
             #[cfg(feature = "postgres")]
-            Some(scheme @ ("postgres" | "postgresql")) => {
-                let url = format!("{scheme}{}", &url[scheme.len()..]);
+            "postgres" | "postgresql" => {
                 Ok(Self::Postgres(Box::new(coord_sql::PostgresConfig::parse(&url)?)))
             }
-            #[cfg(not(feature = "postgres"))]
-            Some(scheme @ ("postgres" | "postgresql")) => Err(Failure::usage(format!(
-                "this build of coord has no store for {scheme}: URLs; build it with the feature postgres. Known are {}",
-                known()
-            ))),
             #[cfg(feature = "redis")]
-            Some("redis" | "rediss" | "unix") => Ok(Self::Redis(coord_redis::Config::parse(url)?)),
-            #[cfg(not(feature = "redis"))]
-            Some(scheme @ ("redis" | "rediss" | "unix")) => Err(Failure::usage(format!(
-                "this build of coord has no store for {scheme}: URLs; build it with the feature redis. Known are {}",
-                known()
-            ))),
-            Some("memory") => Err(Failure::usage(format!(
+            "redis" | "rediss" | "unix" => Ok(Self::Redis(coord_redis::Config::parse(&url)?)),
+            #[cfg(feature = "etcd")]
+            "etcd" | "etcds" => Ok(Self::Etcd(coord_etcd::Config::parse(&url)?)),
+            #[cfg(feature = "zk")]
+            "zk" => Ok(Self::ZooKeeper(coord_zk::Config::parse(&url)?)),
+            "memory" => Err(Failure::usage(format!(
                 "a store in memory ends with this command and cannot be shared with another one; known are {}",
                 known()
             ))),
-            Some(scheme) => Err(Failure::usage(format!(
-                "there is no store for URLs of the scheme {scheme:?}; known are {}",
-                known()
-            ))),
-            None => Err(Failure::usage(format!("the store is not a URL; known are {}", known()))),
+            scheme => Err(Failure::usage(match SERVERS.iter().find(|kind| kind.schemes.contains(&scheme)) {
+                Some(kind) => format!(
+                    "this build of coord has no store for {scheme}: URLs; build it with the feature {}. Known are {}",
+                    kind.feature,
+                    known()
+                ),
+                None => {
+                    format!("there is no store for URLs of the scheme {scheme:?}; known are {}", known())
+                }
+            })),
         }
     }
 
@@ -138,30 +177,31 @@ impl Target {
             Self::Postgres(_) => Namespace::default(),
             #[cfg(feature = "redis")]
             Self::Redis(config) => config.namespace().clone(),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(config) => config.namespace().clone(),
+            #[cfg(feature = "zk")]
+            Self::ZooKeeper(config) => config.namespace().clone(),
         }
     }
 
-    async fn connect(self) -> coord_core::Result<(Backend, Coordinator)> {
-        Ok(match self {
-            Self::Sqlite(config) => {
-                let store = coord_sql::Sqlite::open(config).await?;
-                let builder = Coordinator::builder(store.clone()).values(store.clone()).jobs(store.clone());
-                (Backend::Sql(store), builder.build()?)
-            }
+    async fn connect(self) -> coord_core::Result<Opened> {
+        match self {
+            Self::Sqlite(config) => opened(coord_sql::Sqlite::open(config).await?),
             #[cfg(feature = "postgres")]
-            Self::Postgres(config) => {
-                let store = coord_sql::Postgres::open(*config).await?;
-                let builder = Coordinator::builder(store.clone()).values(store.clone()).jobs(store.clone());
-                (Backend::Postgres(store), builder.build()?)
-            }
+            Self::Postgres(config) => opened(coord_sql::Postgres::open(*config).await?),
             #[cfg(feature = "redis")]
-            Self::Redis(config) => {
-                let store = coord_redis::Store::open(config).await?;
-                let builder = Coordinator::builder(store.clone()).values(store.clone()).jobs(store.clone());
-                (Backend::Redis(store), builder.build()?)
-            }
-        })
+            Self::Redis(config) => opened(coord_redis::Store::open(config).await?),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(config) => opened(coord_etcd::Store::open(config).await?),
+            #[cfg(feature = "zk")]
+            Self::ZooKeeper(config) => opened(coord_zk::Store::open(config).await?),
+        }
     }
+}
+
+fn opened<S: Backend + Claims + Values + Jobs>(store: Arc<S>) -> coord_core::Result<Opened> {
+    let builder = Coordinator::builder(store.clone()).values(store.clone()).jobs(store.clone());
+    Ok((store, builder.build()?))
 }
 
 /// The user's own store; its folder is made if it is not there.
@@ -200,7 +240,9 @@ mod tests {
 
     #[test]
     fn refused_urls_name_what_is_known_and_no_secret() {
-        for refused in ["memory:", "zk:me:secret@host", "etcd:me:secret@host", "a.db", "", ":secret@h"] {
+        for refused in
+            ["memory:", "consul:me:secret@host", "zookeeper://me:secret@h", "a.db", "", ":secret@h"]
+        {
             let failure = Target::parse(refused).unwrap_err();
             assert_eq!(failure.status, USAGE);
             assert!(!failure.message.contains("secret"), "{}", failure.message);
@@ -228,14 +270,44 @@ mod tests {
         assert!(failure.status == USAGE && !failure.message.contains("secret"), "{}", failure.message);
     }
 
+    #[cfg(feature = "etcd")]
+    #[test]
+    fn urls_of_etcd() {
+        for url in ["etcd://me:secret@a,b:2379", "ETCDS://a?namespace=n"] {
+            let target = Target::parse(url).unwrap();
+            assert!(matches!(target, Target::Etcd(_)), "{url}");
+            assert!(!format!("{target:?}").contains("secret"));
+        }
+        let failure = Target::parse("etcd://me:secret@h:port").unwrap_err();
+        assert!(failure.status == USAGE && !failure.message.contains("secret"), "{}", failure.message);
+    }
+
+    #[cfg(feature = "zk")]
+    #[test]
+    fn urls_of_zookeeper() {
+        for url in ["zk://me:secret@a,b:2181/root", "ZK://a?namespace=n"] {
+            let target = Target::parse(url).unwrap();
+            assert!(matches!(target, Target::ZooKeeper(_)), "{url}");
+            assert!(!format!("{target:?}").contains("secret"));
+        }
+        let failure = Target::parse("zk://me:secret@h:port").unwrap_err();
+        assert!(failure.status == USAGE && !failure.message.contains("secret"), "{}", failure.message);
+    }
+
     /// A build without a backend says which feature has it.
-    #[cfg(not(feature = "redis"))]
     #[test]
     fn a_missing_feature_is_named() {
-        for url in ["redis://me:secret@h", "rediss://h", "unix:///run/redis.sock"] {
-            let failure = Target::parse(url).unwrap_err();
-            assert_eq!(failure.status, USAGE);
-            assert!(failure.message.contains("feature redis") && !failure.message.contains("secret"));
+        for kind in SERVERS.iter().filter(|kind| !kind.built) {
+            for scheme in kind.schemes {
+                let failure = Target::parse(&format!("{scheme}://me:secret@h")).unwrap_err();
+                assert_eq!(failure.status, USAGE);
+                assert!(
+                    failure.message.contains(&format!("feature {}", kind.feature)),
+                    "{}",
+                    failure.message
+                );
+                assert!(!failure.message.contains("secret"), "{}", failure.message);
+            }
         }
     }
 }

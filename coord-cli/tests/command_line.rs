@@ -145,7 +145,7 @@ fn usage_errors() {
         &["read"],
         &["completions", "cmd"],
         &["--store", "redis://me:secret@host/x", "leader", "x"],
-        &["--store", "zk://me:secret@host", "leader", "x"],
+        &["--store", "consul://me:secret@host", "leader", "x"],
         &["--store", "memory:", "leader", "x"],
         &["--store", "coord.db", "leader", "x"],
         &["--store", "sqlite:", "leader", "x"],
@@ -156,8 +156,8 @@ fn usage_errors() {
         assert_eq!((outcome.status, outcome.stdout.as_str()), (2, ""), "{case:?}: {outcome:?}");
         assert!(!outcome.stderr.is_empty() && !outcome.stderr.contains("secret"), "{case:?}: {outcome:?}");
     }
-    let unknown = store.run(&["--store", "etcd://me:secret@host", "leader", "x"]).stderr;
-    assert!(unknown.contains("etcd") && unknown.contains("sqlite:"), "{unknown}");
+    let unknown = store.run(&["--store", "consul://me:secret@host", "leader", "x"]).stderr;
+    assert!(unknown.contains("consul") && unknown.contains("sqlite:"), "{unknown}");
     assert_eq!(run(store.coord(&["leader", "x"]).env("COORD_LOG", "a=b=c")).status, 2);
 }
 

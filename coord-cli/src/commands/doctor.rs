@@ -63,7 +63,7 @@ struct Found<'a> {
 impl Doctor {
     pub(crate) async fn run(self, globals: &Globals) -> Result<u8, Failure> {
         with_backend(globals, async |backend, coordinator| {
-            let report = backend.report().await?;
+            let report = backend.examine().await?;
             // Who may connect may still lack the right to do anything.
             coordinator.inspect(Kind::Lock, &Name::new("coord-doctor")?).await?;
             globals

@@ -7,7 +7,7 @@ mod support;
 
 use std::process::ExitCode;
 
-use coord_conformance::servers::{self, Postgres, PostgresOptions, Unavailable};
+use coord_conformance::servers::{self, Postgres, PostgresOptions, Test, Unavailable};
 use support::Store;
 
 /// A server and a store of the test's own in it.
@@ -45,17 +45,9 @@ fn doctor_names_what_weakens() -> Result<(), Unavailable> {
 }
 
 fn main() -> ExitCode {
-    servers::tests(&[
-        ("locks_exclude_and_hand_over", recipes::locks_exclude_and_hand_over),
-        ("readers_share_and_permits_count", recipes::readers_share_and_permits_count),
-        ("a_killed_leader_is_followed_by_the_next", recipes::a_killed_leader_is_followed_by_the_next),
-        ("instances_come_and_go", recipes::instances_come_and_go),
-        ("three_processes_meet_at_a_barrier", recipes::three_processes_meet_at_a_barrier),
-        ("items_are_pushed_popped_worked_and_buried", recipes::items_are_pushed_popped_worked_and_buried),
-        ("values_are_put_under_conditions", recipes::values_are_put_under_conditions),
-        ("a_watch_sees_changes", recipes::a_watch_sees_changes),
-        ("a_stale_token_is_refused", recipes::a_stale_token_is_refused),
+    let own: &[Test] = &[
         ("refusals_say_what_to_do_and_show_no_password", refusals_say_what_to_do_and_show_no_password),
         ("doctor_names_what_weakens", doctor_names_what_weakens),
-    ])
+    ];
+    servers::tests(&[recipes::ALL, own].concat())
 }

@@ -9,7 +9,7 @@ mod troubles;
 
 use std::process::ExitCode;
 
-use coord_conformance::servers::{self, Redis, RedisOptions, Unavailable};
+use coord_conformance::servers::{self, Redis, RedisOptions, Test, Unavailable};
 use support::Store;
 
 /// A server that may be shared with other tests, and a store of the test's own in it: a namespace that the URL names.
@@ -36,16 +36,7 @@ fn the_option_goes_before_the_urls_namespace() -> Result<(), Unavailable> {
 }
 
 fn main() -> ExitCode {
-    servers::tests(&[
-        ("locks_exclude_and_hand_over", recipes::locks_exclude_and_hand_over),
-        ("readers_share_and_permits_count", recipes::readers_share_and_permits_count),
-        ("a_killed_leader_is_followed_by_the_next", recipes::a_killed_leader_is_followed_by_the_next),
-        ("instances_come_and_go", recipes::instances_come_and_go),
-        ("three_processes_meet_at_a_barrier", recipes::three_processes_meet_at_a_barrier),
-        ("items_are_pushed_popped_worked_and_buried", recipes::items_are_pushed_popped_worked_and_buried),
-        ("values_are_put_under_conditions", recipes::values_are_put_under_conditions),
-        ("a_watch_sees_changes", recipes::a_watch_sees_changes),
-        ("a_stale_token_is_refused", recipes::a_stale_token_is_refused),
+    let own: &[Test] = &[
         ("the_option_goes_before_the_urls_namespace", the_option_goes_before_the_urls_namespace),
         ("a_wrong_password_is_refused_and_not_shown", troubles::a_wrong_password_is_refused_and_not_shown),
         ("a_user_without_rights_is_told_so", troubles::a_user_without_rights_is_told_so),
@@ -57,5 +48,6 @@ fn main() -> ExitCode {
         ("doctor_finds_nothing_on_a_strict_server", doctor::finds_nothing_on_a_strict_server),
         ("doctor_says_what_it_may_not_ask", doctor::says_what_it_may_not_ask),
         ("doctor_fails_if_the_store_cannot_be_used", doctor::fails_if_the_store_cannot_be_used),
-    ])
+    ];
+    servers::tests(&[recipes::ALL, own].concat())
 }

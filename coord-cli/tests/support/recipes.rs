@@ -1,6 +1,6 @@
 //! Every family of commands, between processes.
 
-use coord_conformance::servers::Unavailable;
+use coord_conformance::servers::{Test, Unavailable};
 use serde_json::{Value, json};
 
 use crate::{
@@ -9,6 +9,19 @@ use crate::{
 };
 
 const HOLD: &str = "echo $COORD_FENCING_TOKEN; exec cat";
+
+/// All of them, for the `main` of a test.
+pub(crate) const ALL: &[Test] = &[
+    ("locks_exclude_and_hand_over", locks_exclude_and_hand_over),
+    ("readers_share_and_permits_count", readers_share_and_permits_count),
+    ("a_killed_leader_is_followed_by_the_next", a_killed_leader_is_followed_by_the_next),
+    ("instances_come_and_go", instances_come_and_go),
+    ("three_processes_meet_at_a_barrier", three_processes_meet_at_a_barrier),
+    ("items_are_pushed_popped_worked_and_buried", items_are_pushed_popped_worked_and_buried),
+    ("values_are_put_under_conditions", values_are_put_under_conditions),
+    ("a_watch_sees_changes", a_watch_sees_changes),
+    ("a_stale_token_is_refused", a_stale_token_is_refused),
+];
 
 fn number(text: &str) -> u64 {
     text.trim_end().parse().unwrap_or_else(|error| panic!("{error}: {text:?}"))
@@ -31,7 +44,7 @@ pub(crate) fn end(running: Running) {
     assert_eq!(running.end().status, 143);
 }
 
-pub(crate) fn locks_exclude_and_hand_over() -> Result<(), Unavailable> {
+fn locks_exclude_and_hand_over() -> Result<(), Unavailable> {
     let (_server, store) = shared("lock")?;
     assert_eq!(store.run(&["lock", "x", "--", "sh", "-c", "exit 7"]).status, 7, "the command's own");
     let (holder, first) = hold(&store, &["lock", "x"]);
@@ -57,7 +70,7 @@ pub(crate) fn locks_exclude_and_hand_over() -> Result<(), Unavailable> {
     Ok(())
 }
 
-pub(crate) fn readers_share_and_permits_count() -> Result<(), Unavailable> {
+fn readers_share_and_permits_count() -> Result<(), Unavailable> {
     let (_server, store) = shared("permits")?;
     let readers = [hold(&store, &["lock", "x", "--shared"]), hold(&store, &["lock", "x", "--shared"])];
     assert_eq!(store.run(&["lock", "x", "--no-wait", "--", "true"]).status, 75, "no writer beside readers");
@@ -72,7 +85,7 @@ pub(crate) fn readers_share_and_permits_count() -> Result<(), Unavailable> {
     Ok(())
 }
 
-pub(crate) fn a_killed_leader_is_followed_by_the_next() -> Result<(), Unavailable> {
+fn a_killed_leader_is_followed_by_the_next() -> Result<(), Unavailable> {
     let (_server, store) = shared("elect")?;
     assert_eq!(store.run(&["leader", "x"]).status, 1, "nobody leads");
     let mut watch = store.start(&["leader", "x", "--watch", "--json"]);
@@ -95,7 +108,7 @@ pub(crate) fn a_killed_leader_is_followed_by_the_next() -> Result<(), Unavailabl
     Ok(())
 }
 
-pub(crate) fn instances_come_and_go() -> Result<(), Unavailable> {
+fn instances_come_and_go() -> Result<(), Unavailable> {
     let (_server, store) = shared("registry")?;
     let mut watch = store.start(&["instances", "web", "--watch", "--json"]);
     let arguments = ["register", "web", "web-1", "--address", "10.0.0.7:80", "--meta", "zone=b", "--json"];
@@ -120,7 +133,7 @@ pub(crate) fn instances_come_and_go() -> Result<(), Unavailable> {
     Ok(())
 }
 
-pub(crate) fn three_processes_meet_at_a_barrier() -> Result<(), Unavailable> {
+fn three_processes_meet_at_a_barrier() -> Result<(), Unavailable> {
     let (_server, store) = shared("barrier")?;
     let arguments = ["barrier", "start", "--parties", "3"];
     let missing = store.run(&[&arguments[..], &["--wait", "200ms"]].concat());
@@ -139,7 +152,7 @@ pub(crate) fn three_processes_meet_at_a_barrier() -> Result<(), Unavailable> {
     Ok(())
 }
 
-pub(crate) fn items_are_pushed_popped_worked_and_buried() -> Result<(), Unavailable> {
+fn items_are_pushed_popped_worked_and_buried() -> Result<(), Unavailable> {
     let (_server, store) = shared("queue")?;
     let pop = || store.run(&["queue", "pop", "q", "--no-wait"]);
     assert_eq!(pop().status, 75);
@@ -169,7 +182,7 @@ pub(crate) fn items_are_pushed_popped_worked_and_buried() -> Result<(), Unavaila
     Ok(())
 }
 
-pub(crate) fn values_are_put_under_conditions() -> Result<(), Unavailable> {
+fn values_are_put_under_conditions() -> Result<(), Unavailable> {
     let (_server, store) = shared("config")?;
     assert_eq!(store.run(&["config", "get", "k"]).status, 1);
     let first = version(&store.run(&["config", "put", "k", "one", "--if-absent"])).to_string();
@@ -194,7 +207,7 @@ pub(crate) fn values_are_put_under_conditions() -> Result<(), Unavailable> {
     Ok(())
 }
 
-pub(crate) fn a_watch_sees_changes() -> Result<(), Unavailable> {
+fn a_watch_sees_changes() -> Result<(), Unavailable> {
     let (_server, store) = shared("watch")?;
     version(&store.run(&["config", "put", "web/a", "1"]));
     let mut watch = store.start(&["config", "watch", "--prefix", "web/", "--json"]);
@@ -211,7 +224,7 @@ pub(crate) fn a_watch_sees_changes() -> Result<(), Unavailable> {
     Ok(())
 }
 
-pub(crate) fn a_stale_token_is_refused() -> Result<(), Unavailable> {
+fn a_stale_token_is_refused() -> Result<(), Unavailable> {
     let (_server, store) = shared("fence")?;
     let under_lock = |script: &str| store.run(&["lock", "till", "--", "sh", "-c", script]);
     // The token of the lock, by itself.
