@@ -89,7 +89,10 @@ impl TestStore for Fresh {
         let connect = || zookeeper_client::Client::connect(hosts);
         let client = self.counter.get_or_try_init(connect).await.map_err(failed)?;
         let path = format!("/{place}");
-        let count = async || client.count_descendants_number(&path).await.map_err(failed);
+        let count = async || match client.count_descendants_number(&path).await {
+            Err(zookeeper_client::Error::NoNode) => Ok(0),
+            counted => counted.map_err(failed),
+        };
         let mut before = count().await?;
         loop {
             tokio::time::sleep(Duration::from_millis(400)).await;

@@ -118,7 +118,7 @@ pub(super) async fn drop_dead(session: &Session, room: &Room, items: &[ItemId]) 
         }
         match batch.send(session).await? {
             Ok(_) => count += some.len() as u64,
-            Err(Conflict::NoFolder(folder)) => room.make(session, Some(folder)).await?,
+            Err(Conflict::NoFolder(folder)) => room.make_bucket(session, &folder).await?,
             Err(Conflict::Changed) => pause.rest().await,
         }
     }

@@ -70,7 +70,7 @@ pub(super) async fn push(session: &Session, desk: &Desk, room: &Room, push: &Pus
     loop {
         let known = Known::read(session, room, &items, push.capacity.is_some()).await?;
         let Some((version, next)) = known.tail else {
-            room.make(session, None).await?;
+            room.make(session).await?;
             continue;
         };
         let new: Vec<_> = items.iter().filter(|new| !known.ids.contains(&new.id)).collect();
@@ -111,7 +111,7 @@ pub(super) async fn push(session: &Session, desk: &Desk, room: &Room, push: &Pus
                 desk.time.note(tail, sent);
                 return Ok(Pushed::Done { new: count });
             }
-            Err(Conflict::NoFolder(_)) => room.make(session, None).await?,
+            Err(Conflict::NoFolder(_)) => room.make(session).await?,
             Err(Conflict::Changed) => {}
         }
         pause.rest().await;

@@ -23,6 +23,9 @@ use crate::{
 /// When time alone makes an item ready, it is so a moment later.
 const TICK: Duration = Duration::from_millis(1);
 
+/// How many items one receive leases at most: of the largest, some megabytes.
+const MOST: usize = 256;
+
 /// Leases what is next, by a session that is kept for as long as the deliveries shall be.
 pub(super) async fn receive(
     shared: &Arc<Shared>,
@@ -185,7 +188,7 @@ impl Plan {
         }
         ready.sort_by_key(|place| (place.urgency, place.order));
         let mut taken = Vec::new();
-        for place in ready.into_iter().take(receive.limit as usize) {
+        for place in ready.into_iter().take(MOST.min(receive.limit as usize)) {
             if steps.bytes() >= most {
                 break;
             }

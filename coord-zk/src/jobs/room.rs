@@ -21,11 +21,11 @@ use coord_core::{
     spi::jobs::{ItemId, QueueId},
 };
 
-use super::place::{Grave, Marker, Place, simple};
+use super::place::{Grave, Marker, Place, short};
 use crate::{
     batch::make,
     config::Config,
-    error::misread,
+    error::{Failure, misread},
     keys,
     session::{Look, Mode, Seen, Session, Stat},
     values::record::wall,
@@ -77,7 +77,7 @@ impl Room {
     }
 
     pub(super) fn item(&self, id: ItemId) -> String {
-        format!("{}/items/{}", self.root, simple(id))
+        format!("{}/items/{}", self.root, short(id))
     }
 
     pub(super) fn dead(&self) -> String {
@@ -90,15 +90,23 @@ impl Room {
     }
 
     pub(super) fn gone(&self, id: ItemId) -> String {
-        format!("{}/{}", self.bucket(id), simple(id))
+        format!("{}/{}", self.bucket(id), short(id))
     }
 
-    /// Makes what has to be there before the first push, and a folder of items that are gone.
-    pub(super) async fn make(&self, session: &Session, bucket: Option<String>) -> Result<()> {
+    /// Makes a folder of items that are gone.
+    pub(super) async fn make_bucket(&self, session: &Session, bucket: &str) -> Result<()> {
+        match session.create(bucket, b"", Mode::Container).await {
+            Ok(_) | Err(Failure::NodeExists) => Ok(()),
+            Err(Failure::NoNode) => self.make(session).await,
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Makes what has to be there before the first push.
+    pub(super) async fn make(&self, session: &Session) -> Result<()> {
         session.make(&self.root, Mode::Persistent).await?;
         let names = ["head", "clock", "line", "items", "dead", "gone", "tail"];
-        let mut folders: Vec<_> = names.map(|name| (self.node(name), Vec::new(), Mode::Persistent)).into();
-        folders.extend(bucket.map(|bucket| (bucket, Vec::new(), Mode::Container)));
+        let folders = names.map(|name| (self.node(name), Vec::new(), Mode::Persistent));
         make(session, &folders).await
     }
 }

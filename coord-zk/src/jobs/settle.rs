@@ -157,7 +157,7 @@ async fn some_of(
                 tidy(session, room, said, &view).await;
                 return Ok(answers);
             }
-            Err(Conflict::NoFolder(folder)) => room.make(session, Some(folder)).await?,
+            Err(Conflict::NoFolder(folder)) => room.make_bucket(session, &folder).await?,
             Err(Conflict::Changed) => {}
         }
         pause.rest().await;

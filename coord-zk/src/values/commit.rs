@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     batch::{Batch, Conflict, Pause, make},
-    error::misread,
+    error::{Failure, misread},
     forget,
     session::{Done, Look, Mode, Seen, Session, Stat},
 };
@@ -56,7 +56,7 @@ pub(super) async fn commit(session: &Session, space: &Space, transaction: &Trans
             return Ok(Committed::Refused { at, found: known.entry(at).cloned() });
         }
         let Some(deleted) = known.deleted else {
-            make_all(session, space, None).await?;
+            make_missing(session, space, None).await?;
             continue;
         };
         let plan = Plan::new(space, transaction, &known, deleted);
@@ -65,19 +65,24 @@ pub(super) async fn commit(session: &Session, space: &Space, transaction: &Trans
                 let revision = plan.tidy(session, space, transaction, &done).await?;
                 return Ok(Committed::Done { revision });
             }
-            Err(Conflict::NoFolder(folder)) => make_all(session, space, Some(folder)).await?,
+            Err(Conflict::NoFolder(folder)) => make_missing(session, space, Some(folder)).await?,
             Err(Conflict::Changed) => {}
         }
         pause.rest().await;
     }
 }
 
-/// Makes the folders that every commit needs, and one more of transactions that were done.
-async fn make_all(session: &Session, space: &Space, bucket: Option<String>) -> Result<()> {
+/// Makes what is missing: the folder of transactions that were done, or all that every commit needs.
+async fn make_missing(session: &Session, space: &Space, bucket: Option<String>) -> Result<()> {
+    if let Some(bucket) = bucket {
+        match session.create(&bucket, b"", Mode::Container).await {
+            Ok(_) | Err(Failure::NodeExists) => return Ok(()),
+            Err(Failure::NoNode) => {}
+            Err(failure) => return Err(failure.into()),
+        }
+    }
     session.make(space.root(), Mode::Persistent).await?;
-    let mut folders = space.skeleton();
-    folders.extend(bucket.map(|bucket| (bucket, Vec::new(), Mode::Container)));
-    make(session, &folders).await
+    make(session, &space.skeleton()).await
 }
 
 /// What was read.
