@@ -127,6 +127,12 @@ impl Parts {
         u64::try_from(self.found()?.2).map_err(|_| misread("a count"))
     }
 
+    /// What the last of them counted.
+    pub(crate) fn last_count(&mut self) -> Result<u64> {
+        let last = self.parts.next_back().into_iter().collect::<Vec<_>>();
+        Self { succeeded: self.succeeded, parts: last.into_iter() }.count()
+    }
+
     pub(crate) fn skip(&mut self, operations: usize) {
         if let Some(last) = operations.checked_sub(1) {
             let _ = self.parts.nth(last);

@@ -37,8 +37,8 @@ const TRIES: u32 = 50;
 /// So many writes are compared one by one; more are compared in stretches of keys.
 const FEW: usize = 50;
 
-/// In so many stretches.
-const STRETCHES: usize = 35;
+/// In so many stretches, each for three keys. What is compared counts against what may be nested.
+const STRETCHES: usize = WIDTH / 3;
 
 /// A revision that no key has.
 const NEVER: i64 = -1;
@@ -102,14 +102,14 @@ impl Plan<'_> {
         self.transaction.writes.iter().any(|write| write.change == Change::Delete)
     }
 
-    /// The operations of a transaction that is done, the count of deletions first.
+    /// The operations of a transaction that is done, the count of deletions last.
     fn then(&self, changes: Vec<TxnOp>) -> Vec<TxnOp> {
         let mut operations = Vec::with_capacity(changes.len() + 2);
+        operations.push(lend(self.done.clone(), "", self.lease));
+        operations.extend(changes);
         if self.deletes() {
             operations.push(count(&self.keys.gone));
         }
-        operations.push(lend(self.done.clone(), "", self.lease));
-        operations.extend(changes);
         operations
     }
 
@@ -222,7 +222,7 @@ impl Shared {
                 *parts = parts.nested()?;
             }
             if parts.succeeded {
-                let deletions = if plan.deletes() { parts.count()? } else { 0 };
+                let deletions = if plan.deletes() { parts.last_count()? } else { 0 };
                 return Ok(Attempt::Decided(done_at(revision), deletions));
             }
             if let Some(done) = parts.kv()? {
@@ -275,7 +275,7 @@ impl Shared {
         let (revision, mut parts) = (answer.revision, Parts::of(answer));
         let read = |parts: &mut Parts| -> Result<Attempt> {
             if parts.succeeded {
-                let deletions = if plan.deletes() { parts.count()? } else { 0 };
+                let deletions = if plan.deletes() { parts.last_count()? } else { 0 };
                 return Ok(Attempt::Decided(done_at(revision), deletions));
             }
             let done = parts.kv()?.map(|done| Attempt::Decided(done_at(done.mod_revision()), 0));

@@ -1,0 +1,109 @@
+//! What the tests of values and jobs share.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::{sync::Arc, time::Duration};
+
+use coord_conformance::servers::{Etcd, EtcdOptions, found};
+use coord_core::{
+    Name, Namespace,
+    spi::{Wakeup, Wakeups},
+};
+use coord_etcd::Store;
+use etcd_client::{Client, GetOptions, KeyValue};
+
+/// A server of the test's own; `None`, with the reason told, if this host has none and need not have one.
+pub(crate) fn server_with(options: &EtcdOptions) -> Option<Etcd> {
+    found(Etcd::start(options))
+}
+
+pub(crate) fn server() -> Option<Etcd> {
+    server_with(&EtcdOptions::default().with_own())
+}
+
+/// A server that allows what one allows as it is installed.
+pub(crate) fn plain_server() -> Option<Etcd> {
+    server_with(&EtcdOptions::default().with_own().with_argument("--max-txn-ops=128"))
+}
+
+pub(crate) async fn open(server: &Etcd) -> Arc<Store> {
+    // Machines that run tests stand still for seconds, and these tests do not ask twice.
+    Store::open(format!("{}?timeout=8", server.url())).await.unwrap()
+}
+
+/// The server itself, without this library.
+pub(crate) async fn raw(server: &Etcd) -> Client {
+    Client::connect([format!("127.0.0.1:{}", server.port())], None).await.unwrap()
+}
+
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+pub(crate) fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+pub(crate) fn namespace() -> Namespace {
+    Namespace::default()
+}
+
+/// Waits for a hint that must come.
+pub(crate) async fn hint(wakeups: &mut Wakeups) {
+    let next = tokio::time::timeout(Duration::from_secs(20), wakeups.next()).await;
+    assert_eq!(next.expect("a hint"), Wakeup::LookAgain);
+}
+
+/// Takes the hints that are there, until none comes for a while.
+pub(crate) async fn quiet(wakeups: &mut Wakeups) {
+    while tokio::time::timeout(Duration::from_millis(500), wakeups.next()).await.is_ok() {}
+}
+
+/// How many requests of these methods the server has answered.
+pub(crate) fn calls<const N: usize>(server: &Etcd, methods: [&str; N]) -> [u64; N] {
+    let calls = server.calls().unwrap();
+    methods.map(|method| calls.get(method).copied().unwrap_or(0))
+}
+
+/// How many more there are since then.
+pub(crate) fn more<const N: usize>(server: &Etcd, methods: [&str; N], before: [u64; N]) -> [u64; N] {
+    let mut more = calls(server, methods);
+    more.iter_mut().zip(before).for_each(|(now, before)| *now -= before);
+    more
+}
+
+/// The keys that begin with this, with what stands behind them.
+pub(crate) async fn keys(server: &Etcd, prefix: &str) -> Vec<KeyValue> {
+    let options = GetOptions::new().with_prefix();
+    raw(server).await.get(prefix, Some(options)).await.unwrap().take_kvs()
+}
+
+/// The names of those that do not go by themselves.
+pub(crate) async fn left(server: &Etcd, prefix: &str) -> Vec<String> {
+    let keys = keys(server, prefix).await;
+    keys.iter().filter(|kv| kv.lease() == 0).map(|kv| kv.key_str().unwrap().to_owned()).collect()
+}
+
+/// Has the server forget all but the present.
+pub(crate) async fn compact(server: &Etcd) {
+    let mut client = raw(server).await;
+    let revision = client.get("x", None).await.unwrap().header().unwrap().revision();
+    client.compact(revision, None).await.unwrap();
+}
+
+/// Asks until it is so.
+pub(crate) async fn until(mut ask: impl AsyncFnMut() -> bool) {
+    while !ask().await {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Stops the server in its tracks, every thread of it.
+pub(crate) async fn stop(server: &Etcd) {
+    server.stop().unwrap();
+    let tasks = format!("/proc/{}/task", server.pid().unwrap());
+    until(async || {
+        std::fs::read_dir(&tasks).unwrap().all(|task| {
+            let state = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+            state.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        })
+    })
+    .await;
+}
