@@ -142,6 +142,7 @@ impl Shared {
                     record: Record::new(claim, &self.id),
                     deadline: sent.after(claim.ttl.min(lease.granted)),
                     ended: false,
+                    leaving: false,
                     lease,
                 };
                 held.serial = self.registry.enter(claim.id, held.clone());

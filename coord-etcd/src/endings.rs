@@ -44,7 +44,7 @@ impl Shared {
         match self.registry.get(line, id) {
             Some(held) => {
                 // Whatever comes of it, nothing prolongs it any more.
-                self.registry.end(id, held.serial);
+                let _leaving = self.registry.leave(id, held.serial);
                 self.bury(id, &held).await
             }
             None => self.evict(line, id).await,

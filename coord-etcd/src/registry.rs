@@ -49,6 +49,28 @@ pub(crate) struct Held {
     pub(crate) deadline: Moment,
     /// It ended, or is withdrawn: its key is to be deleted.
     pub(crate) ended: bool,
+    /// Somebody is about to delete it.
+    pub(crate) leaving: bool,
+}
+
+/// A claim that is being withdrawn. Once this is dropped, whoever sweeps deletes it, if it is still there.
+#[must_use = "dropped, it leaves the claim to be swept"]
+#[derive(Debug)]
+pub(crate) struct Leaving<'a> {
+    registry: &'a Registry,
+    id: ClaimId,
+    serial: u64,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let mut claims = self.registry.claims();
+        if let Some(held) = claims.by_id.get_mut(&self.id).filter(|held| held.serial == self.serial) {
+            held.leaving = false;
+            drop(claims);
+            self.registry.changed.notify_one();
+        }
+    }
 }
 
 impl Registry {
@@ -91,14 +113,13 @@ impl Registry {
         if held.ended { None } else { Some(change(held)) }
     }
 
-    /// From now on nothing prolongs it.
-    pub(crate) fn end(&self, id: ClaimId, serial: u64) {
+    /// From now on nothing prolongs it, and the caller deletes it.
+    pub(crate) fn leave(&self, id: ClaimId, serial: u64) -> Leaving<'_> {
         let mut claims = self.claims();
         if let Some(held) = claims.by_id.get_mut(&id).filter(|held| held.serial == serial) {
-            held.ended = true;
+            (held.ended, held.leaving) = (true, true);
         }
-        drop(claims);
-        self.changed.notify_one();
+        Leaving { registry: self, id, serial }
     }
 
     /// Forgets it.
@@ -109,13 +130,13 @@ impl Registry {
         }
     }
 
-    /// All that have ended by now.
+    /// All that have ended by now, and that nobody is about to delete.
     pub(crate) fn ended(&self) -> Vec<(ClaimId, Held)> {
         let now = Clock::System.now();
         let mut claims = self.claims();
         let ended = claims.by_id.iter_mut().filter_map(|(id, held)| {
             held.ended |= held.deadline <= now || held.lease.is_gone();
-            held.ended.then(|| (*id, held.clone()))
+            (held.ended && !held.leaving).then(|| (*id, held.clone()))
         });
         ended.collect()
     }

@@ -255,6 +255,7 @@ impl Shared {
                 record,
                 deadline: sent.after(from.ttl.min(lease.granted)),
                 ended: false,
+                leaving: false,
                 lease,
             };
             let txn = Txn::new().when([lines::is_unchanged(&held.key, held.version)]).and_then([lines::put(

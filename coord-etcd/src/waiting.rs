@@ -35,6 +35,8 @@ pub(crate) struct Waiting {
     places: BTreeMap<i64, Place>,
     by_key: HashMap<Vec<u8>, i64>,
     looked: i64,
+    /// Everything after this revision is told.
+    told_since: i64,
     /// Who left, each at this revision.
     left: VecDeque<(i64, Vec<u8>)>,
 }
@@ -49,6 +51,8 @@ impl Waiting {
         self.leave_quietly(waiter.id);
         if self.waiters.is_empty() || looked >= self.looked {
             self.looked = looked;
+            // What one sees, it sees for all.
+            self.waiters.values_mut().for_each(|(_, last)| *last = looked);
             self.places = line.into_iter().map(|place| (place.token, place)).collect();
             self.by_key = self.places.values().map(|place| (place.key.clone(), place.token)).collect();
             let late: Vec<_> = self.left.iter().filter(|(at, _)| *at > looked).cloned().collect();
@@ -64,12 +68,30 @@ impl Waiting {
         hinted
     }
 
-    /// A claim waits no more.
-    pub(crate) fn leave(&mut self, id: ClaimId) {
+    /// A claim waits no more. Answers whom to hint in its place.
+    pub(crate) fn leave(&mut self, id: ClaimId) -> Option<ClaimId> {
         self.leave_quietly(id);
         if self.waiters.is_empty() {
-            *self = Self::default();
+            *self = Self { told_since: self.told_since, ..Self::default() };
         }
+        self.who_looks()
+    }
+
+    /// Everything after this revision is told from now on. Answers whom to hint: one who looks for all.
+    pub(crate) fn opened(&mut self, revision: i64) -> Option<ClaimId> {
+        self.told_since = revision;
+        self.who_looks()
+    }
+
+    /// Nothing is told any more.
+    pub(crate) fn closed(&mut self) {
+        self.told_since = 0;
+    }
+
+    /// Something may have happened between the last look and the beginning of the watch: who is to look again.
+    fn who_looks(&self) -> Option<ClaimId> {
+        let (waiter, looked) = self.waiters.values().next()?;
+        (*looked < self.told_since).then_some(waiter.id)
     }
 
     fn leave_quietly(&mut self, id: ClaimId) {
@@ -111,12 +133,6 @@ impl Waiting {
             ahead += u64::from(place.weight);
         }
         found.into_iter().filter_map(|token| self.waiters.get(&token)).map(|(waiter, _)| waiter.id).collect()
-    }
-
-    /// The waiting claims of this client that last looked before this revision.
-    pub(crate) fn looked_before(&self, revision: i64) -> Vec<ClaimId> {
-        let missed = self.waiters.values().filter(|(_, looked)| *looked < revision);
-        missed.map(|(waiter, _)| waiter.id).collect()
     }
 }
 
@@ -162,11 +178,17 @@ mod tests {
     }
 
     #[test]
-    fn who_looked_before_the_watch_began_may_have_missed_something() {
+    fn who_looked_before_the_watch_began_may_have_missed_something_and_one_looks_for_all() {
         let mut line = Waiting::default();
-        let two = waiter(2, 1, 1);
-        line.join(two, 7, vec![place(1, 1), place(2, 1)]);
-        assert_eq!(line.looked_before(7), []);
-        assert_eq!(line.looked_before(8), [two.id]);
+        let (two, three) = (waiter(2, 1, 1), waiter(3, 1, 1));
+        let places = || vec![place(1, 1), place(2, 1), place(3, 1)];
+        line.join(two, 6, places());
+        line.join(three, 7, places());
+        assert_eq!(line.opened(7), None);
+        line.closed();
+        assert_eq!(line.opened(8), Some(two.id));
+        assert_eq!(line.leave(two.id), Some(three.id), "it goes without having looked");
+        assert_eq!(line.join(three, 8, vec![place(3, 1)]), [three.id]);
+        assert_eq!(line.opened(8), None);
     }
 }

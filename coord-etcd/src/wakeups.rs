@@ -2,7 +2,8 @@
 //!
 //! Each client has one stream of watches, and on it one watch for each prefix that somebody waits for. Watches begin at the
 //! present, because one that begins in the past, be it by one revision, waits up to a tenth of a second for its first event on
-//! etcd 3.4. When the server says that a watch is there, all who looked before that are hinted once.
+//! etcd 3.4. When the server says that a watch is there, who looked before that is hinted once; of those who wait in one line, one
+//! looks for all.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -73,6 +74,7 @@ struct Watched {
     state: State,
     /// Wanted for good.
     lasting: bool,
+    opened_before: bool,
     /// Since when nobody waits.
     idle: Option<Moment>,
 }
@@ -139,9 +141,8 @@ impl Subscriptions {
     fn leave(&mut self, id: ClaimId) {
         let topic = self.claims.get_mut(&id).and_then(|claimed| claimed.line.take());
         if let Some(topic) = topic {
-            if let Some(watched) = self.topics.get_mut(&topic) {
-                watched.waiting.leave(id);
-            }
+            let next = self.topics.get_mut(&topic).and_then(|watched| watched.waiting.leave(id));
+            self.hint_claims(next.as_slice());
             self.tidy(&topic);
         }
     }
@@ -217,9 +218,8 @@ impl Hub {
         claimed.line = Some(topic.clone());
         let watched = subscriptions.topics.entry(topic.clone()).or_default();
         let mut hinted = watched.waiting.join(waiter, looked, line);
-        if matches!(watched.state, State::Open(since) if since > looked) {
-            // Something may have happened between the look and the beginning of the watch.
-            hinted.push(id);
+        if let State::Open(since) = watched.state {
+            hinted.extend(watched.waiting.opened(since));
         }
         let opens = watched.state == State::Closed;
         subscriptions.tidy(&topic);
@@ -249,12 +249,6 @@ impl Hub {
     /// Hints one claim.
     pub(crate) fn hint_claim(&self, id: ClaimId) {
         self.subscriptions().hint_claims(&[id]);
-    }
-
-    /// Hints everybody: some hints may have been lost.
-    fn hint_all(subscriptions: &Subscriptions) {
-        subscriptions.claims.values().flat_map(|claimed| &claimed.listeners).for_each(Listener::hint);
-        subscriptions.topics.values().flat_map(|watched| &watched.listeners).for_each(Listener::hint);
     }
 }
 
@@ -310,8 +304,14 @@ impl Hub {
         let Some(watched) = subscriptions.topics.get_mut(topic) else { return };
         watched.state = State::Open(revision);
         watched.listeners.iter().filter(|listener| listener.wanted).for_each(Listener::hint);
-        let missed = watched.waiting.looked_before(revision);
-        subscriptions.hint_claims(&missed);
+        let looks = watched.waiting.opened(revision);
+        // Notices may have been missed by those that are held.
+        let again = watched.lasting && std::mem::replace(&mut watched.opened_before, true);
+        subscriptions.hint_claims(looks.as_slice());
+        if again {
+            let held = subscriptions.claims.values().filter(|claimed| claimed.line.is_none());
+            held.flat_map(|claimed| &claimed.listeners).for_each(Listener::hint);
+        }
     }
 
     /// The server ended the watch, or refused it.
@@ -321,8 +321,10 @@ impl Hub {
         watched.state =
             if refused { State::Refused(Clock::System.now().after(REFUSED)) } else { State::Closed };
         watched.listeners.iter().for_each(Listener::hint);
-        let all = watched.waiting.looked_before(i64::MAX);
-        subscriptions.hint_claims(&all);
+        watched.waiting.closed();
+        if !refused {
+            self.topics_changed.notify_one();
+        }
     }
 
     /// Something happened in a topic: these keys were written, and these ended, each at this revision.
@@ -352,10 +354,11 @@ impl Hub {
             if !matches!(watched.state, State::Refused(_)) {
                 watched.state = State::Closed;
             }
+            watched.waiting.closed();
+            watched.listeners.iter().for_each(Listener::hint);
         }
         let topics: Vec<_> = subscriptions.topics.keys().cloned().collect();
         topics.iter().for_each(|topic| subscriptions.tidy(topic));
-        Self::hint_all(&subscriptions);
     }
 }
 
