@@ -30,6 +30,9 @@ const FOLDER: &str = "COORD_EXAMPLE_FOLDER";
 pub async fn connect(url: &str) -> Result<Coordinator> {
     match url.split_once(':') {
         Some(("redis" | "rediss" | "unix", _)) => Ok(coord_redis::connect(url).await?),
+        Some(("zk", _)) => Ok(coord_zk::connect(url).await?),
+        #[cfg(feature = "etcd")]
+        Some(("etcd" | "etcds", _)) => Ok(coord_etcd::connect(url).await?),
         _ => Ok(coord_sql::connect(url).await?),
     }
 }

@@ -7,7 +7,9 @@ use std::{
     process::{Command, Output},
 };
 
-use coord_conformance::servers::{Postgres, PostgresOptions, Redis, RedisOptions, found};
+#[cfg(feature = "etcd")]
+use coord_conformance::servers::{Etcd, EtcdOptions};
+use coord_conformance::servers::{Postgres, PostgresOptions, Redis, RedisOptions, ZooKeeper, found};
 
 use crate::text::{blocks, ranked, root, sessions};
 
@@ -108,6 +110,21 @@ fn on_redis() {
     on_a_server(&server.url());
     let calls = server.calls().unwrap();
     assert!(calls.get("evalsha").is_some_and(|scripts| *scripts > 100), "{calls:?}");
+}
+
+#[test]
+fn on_zookeeper() {
+    let Some(server) = found(ZooKeeper::shared()) else { return };
+    on_a_server(&server.fresh());
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn on_etcd() {
+    let Some(server) = found(Etcd::start(&EtcdOptions::default())) else { return };
+    on_a_server(&server.url());
+    let calls = server.calls().unwrap();
+    assert!(calls.get("Txn").is_some_and(|transactions| *transactions > 100), "{calls:?}");
 }
 
 #[test]

@@ -39,26 +39,31 @@ pub(crate) fn sessions(paper: &str) -> BTreeMap<String, String> {
     sessions
 }
 
+/// What stands before a token. Those of SQLite are told by their length too; those of ZooKeeper and etcd may be short.
+const BEFORE: [&str; 4] = ["token ", "term ", "has seen ", "holder of "];
+
 /// The text with every token replaced by its rank among the tokens of the text: tokens differ from run to run, but who
 /// has the same one, and whose is greater, does not.
 pub(crate) fn ranked(text: &str) -> String {
-    let is_token = |word: &str| word.len() >= 15 && word.bytes().all(|byte| byte.is_ascii_digit());
-    let words = || text.split_inclusive(|c: char| !c.is_ascii_digit());
-    let number = |word: &str| word.trim_end_matches(|c: char| !c.is_ascii_digit()).to_owned();
-    let tokens: BTreeSet<u64> =
-        words().map(number).filter(|word| is_token(word)).map(|word| word.parse().unwrap()).collect();
-    let mut ranked = String::new();
-    for word in words() {
-        let digits = number(word);
-        if is_token(&digits) {
-            let token: u64 = digits.parse().unwrap();
-            let rank = tokens.iter().position(|known| *known == token).unwrap();
-            ranked.push_str(&format!("<token {rank}>{}", &word[digits.len()..]));
-        } else {
-            ranked.push_str(word);
+    // Words and numbers in turn: each number with where it begins.
+    let mut numbers = Vec::new();
+    let mut rest = 0;
+    while let Some(start) = text[rest..].find(|c: char| c.is_ascii_digit()).map(|at| rest + at) {
+        let length = text[start..].find(|c: char| !c.is_ascii_digit());
+        rest = length.map_or(text.len(), |length| start + length);
+        let named = BEFORE.iter().any(|word| text[..start].ends_with(word));
+        if named || rest - start >= 15 {
+            numbers.push((start, rest, text[start..rest].parse::<u64>().unwrap()));
         }
     }
-    ranked
+    let ranks: BTreeSet<u64> = numbers.iter().map(|(.., token)| *token).collect();
+    let (mut ranked, mut done) = (String::new(), 0);
+    for (start, end, token) in numbers {
+        let rank = ranks.iter().position(|known| *known == token).unwrap();
+        ranked.push_str(&format!("{}<token {rank}>", &text[done..start]));
+        done = end;
+    }
+    ranked + &text[done..]
 }
 
 #[test]
@@ -66,4 +71,8 @@ fn ranks() {
     let shown = "a 1795353813914784, b 1795353813920728: 1795353813914784 of 15\n";
     assert_eq!(ranked(shown), "a <token 0>, b <token 1>: <token 0> of 15\n");
     assert_ne!(ranked(shown), ranked("a 1795353813920728, b 1795353813914784: 1795353813920728 of 15\n"));
+    assert_eq!(
+        ranked("token 7 refuses token 5, 12 times"),
+        "token <token 1> refuses token <token 0>, 12 times"
+    );
 }
