@@ -18,7 +18,7 @@ use coord_core::{
 };
 
 use crate::{
-    client::Store,
+    client::{Store, milliseconds},
     error::{Asks, Failure},
     leases::{self, Lease},
     line::{Blocker, Queue, Spot},
@@ -173,14 +173,14 @@ impl Attempt<'_> {
     /// Makes the node and lists the line, pipelined. `None`: to be looked at again.
     async fn join(&self) -> Result<Option<Look>, Failure> {
         let shared = &self.store.shared;
-        let session = shared.session(self.claim.ttl).await?;
+        let session = shared.session(shared.length_for(self.claim.ttl)).await?;
         let folder = self.spot.folder.as_str();
         let paths = self.spot.paths(self.claim);
-        let data = self.data(&session);
+        let data = self.data();
         // The second time if the folder was not there, and again if the server removed it, because it was empty.
         for _ in 0..3 {
             let sent = now();
-            shared.leases.begin(&self.stem, &session, sent.after(session.timeout()));
+            shared.leases.begin(&self.stem, &session, sent.after(self.claim.ttl));
             let made = match self.make(&session, &paths, &data).await {
                 Ok(made) => made,
                 Err(Failure::NoNode) => {
@@ -257,10 +257,10 @@ impl Attempt<'_> {
         Ok(any)
     }
 
-    fn data(&self, session: &Session) -> Vec<u8> {
-        let Claim { weight, limit, priority, ref owner, ref value, .. } = *self.claim;
+    fn data(&self) -> Vec<u8> {
+        let Claim { weight, limit, priority, ttl, ref owner, ref value, .. } = *self.claim;
         let (owner, value) = (owner.clone(), value.clone());
-        Record { weight, limit, priority, ttl: session.timeout(), token: None, owner, value }.encode()
+        Record { weight, limit, priority, ttl: milliseconds(ttl), token: None, owner, value }.encode()
     }
 
     /// In a long line, whether the one that is waited for is still there: less to read than the line. `None`: look at the line.
@@ -274,7 +274,7 @@ impl Attempt<'_> {
         if own.await?.is_none() || other.await?.is_none() {
             return Ok(None);
         }
-        let kept = shared.leases.prolong(&self.stem, sent.after(lease.session.timeout()), now());
+        let kept = shared.leases.prolong(&self.stem, sent.after(self.claim.ttl), now());
         Ok(kept.then(|| self.waiting(&lease.session, ahead)))
     }
 
@@ -350,14 +350,14 @@ impl Attempt<'_> {
             return Ok(None);
         };
         if queue.is_eligible(at) {
-            let until = look.sent.after(look.session.timeout());
+            let until = look.sent.after(self.claim.ttl);
             if !shared.leases.prolong(&self.stem, until, now()) {
                 return Ok(None);
             }
             self.tell_those_behind(look, &queue).await;
             shared.waits.end(&self.stem);
             let (line, id, token) = (self.claim.line.clone(), self.claim.id, token(look.czxid)?);
-            return Ok(Some(Standing::Granted(Grant { line, id, token, ttl: shared.lease(&look.session) })));
+            return Ok(Some(Standing::Granted(Grant { line, id, token, ttl: milliseconds(self.claim.ttl) })));
         }
         if !self.claim.wait {
             return self.refuse(look, &queue).await.map(Some);
@@ -366,7 +366,7 @@ impl Attempt<'_> {
         if !self.wait_for(look, &queue, at, ahead).await? {
             return Ok(None);
         }
-        let until = look.sent.after(look.session.timeout());
+        let until = look.sent.after(self.claim.ttl);
         if !shared.leases.prolong(&self.stem, until, now()) {
             return Ok(None);
         }
@@ -384,7 +384,7 @@ impl Attempt<'_> {
         let waited = self.store.shared.waits.has(&self.stem);
         if waited && queue.is_shared() && queue.position(&look.name).is_some_and(|at| at + 1 < queue.0.len())
         {
-            let data = self.data(&look.session);
+            let data = self.data();
             // A hint is no truth: those behind look by themselves too.
             let _ = look.session.set(&self.spot.folder.node(&look.name), &data, None).await;
         }

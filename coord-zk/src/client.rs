@@ -126,7 +126,7 @@ impl Store {
     }
 
     pub(crate) fn promises(&self) -> Guarantees {
-        self.shared.server.guarantees(self.shared.config.layout(), self.shared.limits)
+        self.shared.server.guarantees(self.shared.config.layout(), self.shared.ttls())
     }
 
     /// Ends the background work and the sessions.
@@ -193,19 +193,26 @@ impl Shared {
         Ok(session)
     }
 
-    /// How much of a session of this length a grant may count on. A server tells the leader of a sign of life only with its
-    /// next heartbeat, each half a tick, and dies with what it has not told; so a lease can end that much before the session's
-    /// length has passed since the client was answered.
-    pub(crate) fn lease(&self, session: &Session) -> Duration {
-        let length = session.timeout();
-        length - self.limits.tick().min(length / 4)
+    /// How much of a session's length a grant may not count on. A server of an ensemble tells the leader of a sign of life only
+    /// with its next heartbeat, each half a tick, and dies with what it has not told; so a session can end that much before its
+    /// length has passed since the client was answered. A server that stands alone needs to tell nobody.
+    fn margin(&self) -> Duration {
+        if self.server.stands_alone() { Duration::ZERO } else { self.limits.tick() / 2 }
     }
 
-    /// How long a session has to be for grants of this TTL; see [`Self::lease`].
+    /// How long a lease on this session may be.
+    pub(crate) fn lease(&self, session: &Session) -> Duration {
+        lease(self.margin(), session.timeout())
+    }
+
+    /// How long a session has to be for leases of this length.
     pub(crate) fn length_for(&self, ttl: Duration) -> Duration {
-        let [millisecond, tick] = [Duration::from_millis(1), self.limits.tick()];
-        let length = (ttl + tick.min(ttl / 3) + millisecond).as_millis();
-        Duration::from_millis(u64::try_from(length).unwrap_or(u64::MAX))
+        length_for(self.margin(), ttl)
+    }
+
+    /// The shortest and the longest lease.
+    fn ttls(&self) -> (Duration, Duration) {
+        (lease(self.margin(), self.limits.min), lease(self.margin(), self.limits.max))
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Duration, Arc<Slot>>> {
@@ -267,6 +274,20 @@ impl Shared {
     }
 }
 
+fn lease(margin: Duration, length: Duration) -> Duration {
+    length.saturating_sub(margin.min(length / 4))
+}
+
+/// The inverse, in whole milliseconds as the server counts them.
+fn length_for(margin: Duration, ttl: Duration) -> Duration {
+    milliseconds(ttl + margin.min(ttl / 3 + Duration::from_nanos(1)))
+}
+
+/// Rounded up.
+pub(crate) fn milliseconds(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
+}
+
 /// Asks until a server tells; the caller has a deadline.
 async fn find_limits(config: &Config) -> Limits {
     loop {
@@ -300,5 +321,27 @@ async fn open_session(config: &Config, length: Duration) -> Result<Session> {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_long_enough_for_its_leases_and_hardly_longer() {
+        let ms = Duration::from_millis;
+        for margin in [0, 1, 200, 2000].map(ms) {
+            for ttl in [100, 101, 299, 300, 400, 5000, 86_400_000].map(ms) {
+                let length = length_for(margin, ttl);
+                assert!(lease(margin, length) >= ttl, "{margin:?} {ttl:?} {length:?}");
+                assert!(
+                    length <= ttl + margin + ms(1) && length <= ttl * 4 / 3 + ms(1),
+                    "{margin:?} {ttl:?} {length:?}"
+                );
+            }
+        }
+        assert_eq!(length_for(ms(200), ms(300)), ms(401));
+        assert_eq!(length_for(Duration::ZERO, Duration::from_nanos(400_000_001)), ms(401));
     }
 }

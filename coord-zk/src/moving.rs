@@ -25,6 +25,7 @@ impl Store {
     /// Moves a claim of this client to another of its sessions. False if it is not there any more.
     pub(crate) async fn move_to(
         &self,
+        grant: &Grant,
         stem: &str,
         lease: &Lease,
         path: &str,
@@ -49,7 +50,7 @@ impl Store {
             }
             let number = lease.node.as_ref().map_or(stat.czxid, |(_, number)| *number);
             let record = Record::decode(&data).ok_or_else(|| misread("a claim"))?;
-            let data = Record { token: Some(number), ttl: to.timeout(), ..record }.encode();
+            let data = Record { token: Some(number), ttl: grant.ttl, ..record }.encode();
             let (mode, version) = (Mode::Ephemeral, Some(stat.version));
             let mut steps = vec![Step::Delete { path, version }, Step::Create { path, data: &data, mode }];
             if let Some(path) = &lease.pair {
@@ -97,7 +98,7 @@ impl Store {
             }
             let record = Record::decode(&old.data).ok_or_else(|| misread("a claim"))?;
             let number = i64::try_from(from.token.get()).unwrap_or_default();
-            let data = Record { token: Some(number), ttl: session.timeout(), ..record }.encode();
+            let data = Record { token: Some(number), ttl: from.ttl, ..record }.encode();
             let new: Vec<_> = old.paths.iter().map(|path| renamed(path, from.id, to)).collect();
             let mut steps = Vec::new();
             for (place, (path, new)) in old.paths.iter().zip(&new).enumerate() {
@@ -106,7 +107,7 @@ impl Store {
                 steps.push(Step::Create { path: new, data: &data, mode: Mode::Ephemeral });
             }
             let sent = now();
-            shared.leases.begin(&stem, &session, sent.after(self.kept(&session, from.ttl)));
+            shared.leases.begin(&stem, &session, sent.after(from.ttl));
             match session.multi(&steps).await {
                 Ok(_) => {
                     let found = Found { paths: new, ..old };
@@ -135,7 +136,7 @@ impl Store {
         sent: coord_core::clock::Moment,
     ) -> Renewal {
         let leases = &self.shared.leases;
-        let until = sent.after(self.kept(session, from.ttl));
+        let until = sent.after(from.ttl);
         let number = i64::try_from(from.token.get()).unwrap_or_default();
         if leases.get(stem, now()).is_none() {
             leases.begin(stem, session, until);

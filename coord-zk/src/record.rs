@@ -16,7 +16,7 @@ pub(crate) struct Record {
     pub(crate) weight: u32,
     pub(crate) limit: u32,
     pub(crate) priority: i32,
-    /// How long its session lives without a sign of its client.
+    /// How long it is kept without a sign of its client.
     pub(crate) ttl: Duration,
     /// The token, if the node took the place of another one; otherwise it is the node's `czxid`.
     pub(crate) token: Option<i64>,

@@ -4,12 +4,12 @@
 //! has the session and the nodes. A read could be answered by a server that was cut off from the leader, and a guard would go on
 //! believing.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use coord_core::spi::{ClaimId, Grant, LineId, Renewal};
 
 use crate::{
-    claims::{base, now, token, token_of},
+    claims::{now, token, token_of},
     client::Store,
     error::Failure,
     leases::Lease,
@@ -114,8 +114,7 @@ impl Store {
             let sent = now();
             let Err(refusal) = session.multi(&steps).await else {
                 for (there, due) in there.iter_mut().zip(due).filter(|(there, _)| **there) {
-                    let until = sent.after(self.kept(session, due.grant.ttl));
-                    *there = leases.prolong(&due.stem, until, now());
+                    *there = leases.prolong(&due.stem, sent.after(due.grant.ttl), now());
                 }
                 break;
             };
@@ -140,11 +139,6 @@ impl Store {
             }
         }
         Ok(there.iter().map(|there| if *there { Renewal::Renewed } else { Renewal::Lost }).collect())
-    }
-
-    /// How long the node of a grant of this TTL is kept: as much longer as a session lives longer than what its grants count on.
-    pub(crate) fn kept(&self, session: &Session, ttl: Duration) -> Duration {
-        ttl + (session.timeout() - self.shared.lease(session))
     }
 
     /// A grant that no lease of this client stands for, such as one that another client made: it cannot be prolonged, and is
@@ -215,12 +209,6 @@ pub(crate) struct Found {
     pub(crate) eligible: bool,
 }
 
-impl Found {
-    pub(crate) fn name(&self) -> &str {
-        base(&self.paths[0])
-    }
-}
-
 fn places(due: &[Due<'_>]) -> Vec<usize> {
     due.iter().map(|due| due.at).collect()
 }
@@ -233,12 +221,12 @@ impl Store {
             _ => self.shared.session(self.shared.length_for(due.grant.ttl)).await?,
         };
         let sent = now();
-        if !self.move_to(&due.stem, &due.lease, &due.path, &to).await? {
+        if !self.move_to(due.grant, &due.stem, &due.lease, &due.path, &to).await? {
             self.shared.leases.forget(&due.stem);
             return Ok(Renewal::Lost);
         }
-        let until = sent.after(self.kept(&to, due.grant.ttl.min(self.shared.lease(&to))));
-        let kept = self.shared.leases.prolong(&due.stem, until, now());
+        let ttl = due.grant.ttl.min(self.shared.lease(&to));
+        let kept = self.shared.leases.prolong(&due.stem, sent.after(ttl), now());
         Ok(if kept { Renewal::Renewed } else { Renewal::Lost })
     }
 }

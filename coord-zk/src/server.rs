@@ -44,7 +44,12 @@ impl Server {
         Ok(server)
     }
 
-    pub(crate) fn guarantees(&self, layout: Layout, limits: Limits) -> Guarantees {
+    /// Whether it certainly is no ensemble.
+    pub(crate) fn stands_alone(&self) -> bool {
+        self.voters == Some(0)
+    }
+
+    pub(crate) fn guarantees(&self, layout: Layout, (min, max): (Duration, Duration)) -> Guarantees {
         // Other libraries would not see that a lock is shared.
         let shared = layout == Layout::Own;
         let durable = if self.voters >= Some(3) { Durability::Quorum } else { Durability::Power };
@@ -53,7 +58,7 @@ impl Server {
             .with_durability(durable)
             .with_clock(ClockAssumption::BoundedRate)
             .with_features(Features::NONE.with_shared(shared).with_resume(true))
-            .with_ttls(limits.min.max(MIN_TTL), (limits.max - limits.tick()).min(MAX_TTL))
+            .with_ttls(min.max(MIN_TTL), max.min(MAX_TTL))
     }
 
     pub(crate) fn weaknesses(&self, limits: Limits) -> Vec<Weakness> {

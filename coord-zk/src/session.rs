@@ -130,11 +130,6 @@ impl Session {
         self.client.state().is_terminated()
     }
 
-    /// Whether there is a connection now.
-    pub(crate) fn is_connected(&self) -> bool {
-        matches!(self.client.state(), zk::SessionState::SyncConnected | zk::SessionState::ConnectedReadOnly)
-    }
-
     /// Tells of changes of the session's state without keeping it alive.
     pub(crate) fn states(&self) -> zk::StateWatcher {
         self.client.state_watcher()

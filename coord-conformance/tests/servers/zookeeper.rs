@@ -83,7 +83,7 @@ pub(crate) fn a_stopped_server_answers_when_it_goes_on() -> Result<(), Unavailab
 
 pub(crate) fn settings_and_properties_arrive() -> Result<(), Unavailable> {
     let plain = ZooKeeper::start(&own())?;
-    assert_eq!((session(&plain, 1).0, session(&plain, i32::MAX).0), (400, 86_400_000));
+    assert_eq!((session(&plain, 1).0, session(&plain, i32::MAX).0), (200, 86_400_000));
     let options = own().with_setting("maxSessionTimeout", "5000").with_property("jute.maxbuffer", "7777777");
     let server = ZooKeeper::start(&options)?;
     assert_eq!(session(&server, i32::MAX).0, 5000);

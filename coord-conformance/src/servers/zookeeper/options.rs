@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// How a ZooKeeper server is to be. The default has a tick of 200 ms, keeps sessions between 400 ms and a day, takes requests
+/// How a ZooKeeper server is to be. The default has a tick of 100 ms, keeps sessions between 200 ms and a day, takes requests
 /// of up to [`ZooKeeperOptions::MAX_PACKET`] bytes, and lets everyone in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -60,10 +60,9 @@ impl ZooKeeperOptions {
 
     pub(super) fn configuration(&self, port: u16) -> String {
         let mut settings: Vec<(String, String)> = [
-            ("tickTime", "200"),
-            ("initLimit", "50"),
-            ("syncLimit", "10"),
-            ("minSessionTimeout", "400"),
+            ("tickTime", "100"),
+            ("initLimit", "100"),
+            ("syncLimit", "20"),
             ("maxSessionTimeout", "86400000"),
             ("maxClientCnxns", "0"),
             ("admin.enableServer", "false"),
