@@ -146,6 +146,12 @@ fn of_connecting(error: &(dyn StdError + 'static)) -> Meaning {
             "it does not speak TLS on this port; use etcd://, or its TLS port",
         );
     }
+    if text.contains("tls handshake eof") {
+        return refused(
+            Kind::Unavailable,
+            "it ended the connection where TLS begins; does it speak TLS on this port? If not, use etcd://",
+        );
+    }
     if text.contains("invalid peer certificate") {
         return refused(
             Kind::InvalidInput,
