@@ -24,6 +24,7 @@
 //!   neighbours was acknowledged.
 
 mod dead;
+mod mirror;
 mod place;
 mod push;
 mod receive;
@@ -51,6 +52,7 @@ use coord_core::{
 use zookeeper_client::EventType;
 
 use self::{
+    mirror::Slot,
     place::{Marker, Place},
     room::Room,
     time::StoreTime,
@@ -68,6 +70,8 @@ pub(crate) struct Desk {
     time: StoreTime,
     /// Where the deliveries are that were not settled yet, by queue and item.
     held: Mutex<HashMap<(String, ItemId), Held>>,
+    /// What is known of queues, by queue and session.
+    sights: Mutex<HashMap<(String, i64), Slot>>,
 }
 
 /// Where a delivery is.
@@ -96,6 +100,22 @@ impl Desk {
             all.clear();
         }
         all.insert((room.root().to_owned(), held.place.id), held);
+    }
+
+    fn sights(&self) -> MutexGuard<'_, HashMap<(String, i64), Slot>> {
+        self.sights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, room: &Room, session: i64) -> Slot {
+        self.sights().entry((room.root().to_owned(), session)).or_default().clone()
+    }
+
+    fn known_slot(&self, room: &Room, session: i64) -> Option<Slot> {
+        self.sights().get(&(room.root().to_owned(), session)).cloned()
+    }
+
+    fn forget_slot(&self, room: &Room, session: i64) {
+        self.sights().remove(&(room.root().to_owned(), session));
     }
 
     fn drop(&self, room: &Room, id: ItemId, token: FencingToken) {

@@ -167,7 +167,7 @@ pub(super) async fn stats(session: &Session, desk: &Desk, room: &Room) -> Result
     let delayed = line.free().any(|place| place.ready > 0);
     let now = if delayed { desk.time.now(session, &room.clock()).await?.earliest } else { 0 };
     let mut stats = QueueStats { dead: buried.len() as u64, ..QueueStats::default() };
-    for place in &line.places {
+    for place in line.places() {
         match line.lease(place) {
             Some(_) => stats.in_flight += 1,
             None if place.ready > now => stats.delayed += 1,

@@ -48,7 +48,7 @@ impl Known {
             _ => None,
         };
         let count = match counted.then(|| seen.next()).flatten() {
-            Some(Seen::Children(names)) => Line::parse(&names).places.len() as u64,
+            Some(Seen::Children(names)) => Line::parse(&names).len() as u64,
             _ => 0,
         };
         let is_there = |seen: Option<Seen>| matches!(seen, Some(Seen::Data(..)));

@@ -34,20 +34,26 @@ pub(super) async fn receive(
     receive: &Receive,
 ) -> Result<Received> {
     let (desk, mut pause) = (&shared.jobs, Pause::default());
+    let slot = desk.slot(room, session.id());
+    let mut sight = slot.lock().await;
     loop {
-        let line = Line::read(session, room).await?;
+        sight.refresh(shared, session, room).await?;
+        if sight.is_idle() {
+            desk.forget_slot(room, session.id());
+        }
+        let line = &sight.line;
         let Some(head) = line.head else { return Ok(nothing(None)) };
-        let again = taken_before(shared, room, &line, receive);
+        let again = taken_before(shared, room, line, receive);
         if !again.is_empty() {
             let carried = session.read_all(&looks(&paths(room, &again))).await?;
             return Ok(Received { deliveries: deliveries(again, carried)?, look_again_in: None });
         }
         let delayed = line.free().any(|place| place.ready > 0);
         let now = if delayed { desk.time.now(session, &room.clock()).await?.earliest } else { 0 };
-        let plan = Plan::new(room, &line, head, receive, now, shared.config.max_packet() / 2)?;
+        let plan = Plan::new(room, line, head, receive, now, shared.config.max_packet() / 2)?;
         if plan.batch.is_empty() {
             let wait = plan.next.map(|ready| Duration::from_millis(ready.saturating_sub(now)));
-            let wait = wait.into_iter().chain(own_leases(shared, room, &line)).min();
+            let wait = wait.into_iter().chain(own_leases(shared, room, line)).min();
             return Ok(nothing(wait.map(|wait| wait + TICK)));
         }
         let sent = Clock::System.now();
@@ -97,14 +103,13 @@ fn nothing(look_again_in: Option<Duration>) -> Received {
 fn taken_before(shared: &Shared, room: &Room, line: &Line, receive: &Receive) -> Vec<(Place, Marker)> {
     let now = Clock::System.now();
     let mut taken: Vec<_> = line
-        .places
-        .iter()
-        .filter_map(|place| Some((place.clone(), line.lease(place)?.clone())))
+        .leased()
         .filter(|(_, marker)| {
             // Without a lease here, the node is on its way out.
             marker.receive == receive.id
                 && shared.leases.get(&room.marker(marker), now).is_some_and(|lease| !lease.over)
         })
+        .map(|(place, marker)| (place.clone(), marker.clone()))
         .collect();
     taken.sort_by_key(|(_, marker)| marker.token);
     if !taken.is_empty() {
@@ -120,9 +125,9 @@ fn taken_before(shared: &Shared, room: &Room, line: &Line, receive: &Receive) ->
 /// When own leases end, of which the hints may be missing.
 fn own_leases(shared: &Shared, room: &Room, line: &Line) -> Option<Duration> {
     let now = Clock::System.now();
-    let leased = line.places.iter().filter_map(|place| line.lease(place));
-    let until =
-        leased.filter_map(|marker| Some(shared.leases.get(&room.marker(marker), now)?.until.since(now)));
+    let until = line
+        .leased()
+        .filter_map(|(_, marker)| Some(shared.leases.get(&room.marker(marker), now)?.until.since(now)));
     until.min()
 }
 
@@ -168,7 +173,7 @@ impl Plan {
     fn new(room: &Room, line: &Line, head: Head, receive: &Receive, now: u64, most: usize) -> Result<Self> {
         let (mut steps, mut buried, mut groups, mut ready, mut next) =
             (Batch::default(), false, HashSet::new(), Vec::new(), None);
-        for place in &line.places {
+        for place in line.places() {
             let free = line.lease(place).is_none();
             let spent = free && place.is_spent(receive.max_attempts);
             if spent && steps.bytes() < most {

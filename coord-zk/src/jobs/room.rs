@@ -14,7 +14,10 @@
 //!
 //! An item's data are `1, 0, payload` or `1, 1, length of the group's name: 2, the group's name, payload`.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::SystemTime,
+};
 
 use coord_core::{
     Error, ErrorKind, FencingToken, Result,
@@ -27,7 +30,7 @@ use crate::{
     config::Config,
     error::{Failure, misread},
     keys,
-    session::{Look, Mode, Seen, Session, Stat},
+    session::{Mode, Session, Stat},
     values::record::wall,
 };
 
@@ -127,6 +130,11 @@ pub(super) struct Head {
 }
 
 impl Head {
+    pub(super) fn new(last: &[u8], stat: &Stat) -> Result<Self> {
+        let last = number(last)?.max(stat.mzxid.cast_unsigned());
+        Ok(Self { version: stat.version, last })
+    }
+
     /// The token of a delivery, the first of a receive being number zero. It is greater than all before, and than the zxid of
     /// the last change of the head, so that tokens grow even if somebody removes the nodes.
     pub(super) fn token(&self, number: usize) -> Result<FencingToken> {
@@ -141,41 +149,61 @@ impl Head {
 pub(super) struct Line {
     /// None if the queue was never used.
     pub(super) head: Option<Head>,
-    /// In their order.
-    pub(super) places: Vec<Place>,
+    /// By their order.
+    places: BTreeMap<u64, Place>,
     leases: HashMap<u64, Marker>,
 }
 
 impl Line {
-    pub(super) async fn read(session: &Session, room: &Room) -> Result<Self> {
-        let (head, line) = (room.head(), room.line());
-        let seen = session.read_fresh(room.root(), &[Look::Data(&head), Look::Children(&line)]).await?;
-        let [Seen::Data(last, stat), Seen::Children(names)] = &seen[..] else { return Ok(Self::default()) };
-        let last = number(last)?.max(stat.mzxid.cast_unsigned());
-        Ok(Self { head: Some(Head { version: stat.version, last }), ..Self::parse(names) })
-    }
-
     /// What others put into the folder is ignored.
     pub(super) fn parse(names: &[String]) -> Self {
-        let (mut places, mut leases) = (Vec::with_capacity(names.len()), HashMap::new());
-        for name in names {
-            if let Some(place) = Place::parse(name) {
-                places.push(place);
-            } else if let Some(marker) = Marker::parse(name) {
-                leases.insert(marker.order, marker);
-            }
+        let mut line = Self::default();
+        names.iter().for_each(|name| line.add(name));
+        line
+    }
+
+    pub(super) fn add(&mut self, name: &str) {
+        if let Some(place) = Place::parse(name) {
+            self.places.insert(place.order, place);
+        } else if let Some(marker) = Marker::parse(name) {
+            self.leases.insert(marker.order, marker);
         }
-        places.sort_unstable_by_key(|place| place.order);
-        Self { head: None, places, leases }
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        if let Some(place) = Place::parse(name) {
+            if self.places.get(&place.order) == Some(&place) {
+                self.places.remove(&place.order);
+            }
+        } else if let Some(marker) = Marker::parse(name)
+            && self.leases.get(&marker.order) == Some(&marker)
+        {
+            self.leases.remove(&marker.order);
+        }
+    }
+
+    /// How many items there are.
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The items in their order.
+    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
+        self.places.values()
     }
 
     pub(super) fn lease(&self, place: &Place) -> Option<&Marker> {
         self.leases.get(&place.order)
     }
 
+    /// The items that somebody has in hand, with their leases.
+    pub(super) fn leased(&self) -> impl Iterator<Item = (&Place, &Marker)> {
+        self.leases.iter().filter_map(|(order, marker)| Some((self.places.get(order)?, marker)))
+    }
+
     /// The items that nobody has in hand.
     pub(super) fn free(&self) -> impl Iterator<Item = &Place> {
-        self.places.iter().filter(|place| self.lease(place).is_none())
+        self.places().filter(|place| self.lease(place).is_none())
     }
 }
 

@@ -64,7 +64,7 @@ impl View {
         };
         let mut view = Self::default();
         let line = Line::parse(line);
-        for place in &line.places {
+        for place in line.places() {
             view.held.insert(place.id, (place.clone(), line.lease(place).cloned()));
         }
         view.dead = graves(dead).into_iter().map(|(grave, _)| (grave.id, grave.token)).collect();
