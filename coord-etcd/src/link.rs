@@ -10,6 +10,7 @@ use std::{
 
 use coord_core::{Error, Result};
 use etcd_client::{Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
+use tokio::sync::Notify;
 
 use crate::{
     config::{Config, Secret},
@@ -26,6 +27,8 @@ pub(crate) struct Links {
     slots: Vec<Slot>,
     current: AtomicUsize,
     made: AtomicU64,
+    /// Told when another member is used.
+    pub(crate) changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +75,8 @@ impl Links {
         let slots: Vec<_> = config.endpoints.iter().map(|_| Slot::default()).collect();
         // Not all clients at the same member.
         let current = fastrand::usize(0..slots.len());
-        Self { slots, current: AtomicUsize::new(current), made: AtomicU64::new(0) }
+        let (current, made) = (AtomicUsize::new(current), AtomicU64::new(0));
+        Self { slots, current, made, changed: Notify::new() }
     }
 
     /// How many members there are to choose from.
@@ -113,7 +117,14 @@ impl Links {
     /// Goes to the next member if this is the one in use.
     pub(crate) fn leave(&self, at: usize) {
         let next = (at + 1) % self.slots.len();
-        let _ = self.current.compare_exchange(at, next, Ordering::AcqRel, Ordering::Acquire);
+        if self.current.compare_exchange(at, next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Whether this member is the one in use.
+    pub(crate) fn uses(&self, at: usize) -> bool {
+        self.current.load(Ordering::Acquire) == at
     }
 
     /// Forgets all connections.

@@ -12,10 +12,10 @@ use crate::{
 };
 
 /// How long the server may tell nothing before it is asked for a sign of life.
-const QUIET: Duration = Duration::from_millis(1500);
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How long it may then take.
-const SILENCE: Duration = Duration::from_secs(2);
+const SILENCE: Duration = Duration::from_millis(1500);
 
 /// How long opening a stream may take.
 const TO_OPEN: Duration = Duration::from_secs(3);
@@ -101,6 +101,12 @@ async fn follow(shared: &Shared, link: &Link, heard: &mut bool) -> Result<(), St
                 }
             },
             () = shared.hub.topics_changed.notified() => {}
+            // The member that this stream comes from may be the one that failed.
+            () = shared.links.changed.notified(), if shared.links.count() > 1 => {
+                if !shared.links.uses(link.at) {
+                    return Err("another member is used".into());
+                }
+            }
             _ = tidy.tick() => {
                 for topic in shared.hub.to_close() {
                     stream.close(&topic).await?;
@@ -165,7 +171,7 @@ fn options(topic: &Topic, id: i64) -> WatchOptions {
     match topic.of {
         Of::All => options,
         Of::Puts => options.with_filters([WatchFilterType::NoDelete]),
-        Of::Deletes => options.with_filters([WatchFilterType::NoPut]),
+        Of::Deletes | Of::Lapses => options.with_filters([WatchFilterType::NoPut]),
     }
 }
 

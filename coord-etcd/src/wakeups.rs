@@ -39,6 +39,21 @@ pub(crate) enum Of {
     Puts,
     /// Keys that end.
     Deletes,
+    /// Keys behind `l/` that end, unless what is called the same behind `w/` ends with them: a lease was over, and nobody
+    /// settled what stood under it.
+    Lapses,
+}
+
+impl Of {
+    /// Whether these are of interest, of a topic that begins with so many bytes.
+    fn concerns(self, prefix: usize, deleted: &[(&[u8], i64)]) -> bool {
+        let called = |wanted: &'static [u8]| {
+            deleted.iter().filter_map(move |(key, revision)| {
+                Some((key.get(prefix..)?.strip_prefix(wanted)?, *revision))
+            })
+        };
+        self != Self::Lapses || called(b"l/").any(|lease| called(b"w/").all(|waited| waited != lease))
+    }
 }
 
 /// What one watch is about: the keys that begin with this, and what happens to them.
@@ -336,7 +351,9 @@ impl Hub {
             subscriptions.hint_claims(&ids);
         }
         let Some(watched) = subscriptions.topics.get_mut(topic) else { return };
-        watched.listeners.iter().for_each(Listener::hint);
+        if topic.of.concerns(topic.prefix.len(), deleted) {
+            watched.listeners.iter().for_each(Listener::hint);
+        }
         let mut eligible = Vec::new();
         if !watched.waiting.is_empty() {
             for (key, revision) in deleted {
@@ -454,6 +471,23 @@ mod tests {
         assert_eq!(hub.to_open(), [topic]);
         drop(news);
         assert!(!hub.is_wanted());
+    }
+
+    #[test]
+    fn what_is_settled_is_no_lapse() {
+        let hub = Arc::new(Hub::default());
+        let topic = Topic { prefix: b"q/".to_vec(), of: Of::Lapses };
+        let mut news = hub.prefix("q/", Of::Lapses);
+        for (deleted, meant) in [
+            (&[(&b"q/l/a"[..], 5), (b"q/w/a", 5)][..], false),
+            (&[(b"q/w/a", 5)], false),
+            (&[(b"q/l/a", 5)], true),
+            (&[(b"q/l/a", 5), (b"q/w/a", 6)], true),
+            (&[(b"q/w/b", 5), (b"q/l/a", 5), (b"q/l/b", 5)], true),
+        ] {
+            hub.tell(&topic, &[], deleted);
+            assert_eq!(news.next().now_or_never().is_some(), meant, "{deleted:?}");
+        }
     }
 
     #[test]

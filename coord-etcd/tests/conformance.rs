@@ -50,10 +50,6 @@ impl TestStore for Fresh {
         Ok(stores(Store::open(self.0.url()).await?))
     }
 
-    fn remembered_changes(&self) -> Option<u64> {
-        Some(1000)
-    }
-
     fn url(&self) -> Option<String> {
         Some(self.0.url())
     }

@@ -1,0 +1,65 @@
+//! The conformance suite on a cluster of three etcd servers: `cargo test -p coord-etcd --test conformance_cluster [FILTER]`.
+
+mod common;
+
+use std::{process::ExitCode, sync::Arc};
+
+use async_trait::async_trait;
+use coord_conformance::{
+    Backend, Stores, TestStore,
+    servers::{EtcdCluster, EtcdOptions},
+};
+use coord_core::{Result, spi::Claims};
+use coord_etcd::Store;
+
+use self::common::{failed, keys, no_server, stores};
+
+#[derive(Debug)]
+struct OnCluster;
+
+#[async_trait]
+impl Backend for OnCluster {
+    fn name(&self) -> &str {
+        "etcd cluster"
+    }
+
+    async fn open(&self) -> Result<Box<dyn TestStore>> {
+        Ok(Box::new(Fresh(EtcdCluster::start(&EtcdOptions::default()).map_err(no_server)?)))
+    }
+
+    async fn connect(&self, url: &str) -> Result<Arc<dyn Claims>> {
+        Ok(Store::open(url).await?)
+    }
+
+    async fn connect_all(&self, url: &str) -> Result<Stores> {
+        Ok(stores(Store::open(url).await?))
+    }
+}
+
+/// A cluster of its own, which ends with the case. Its clients use all of its members.
+#[derive(Debug)]
+struct Fresh(EtcdCluster);
+
+#[async_trait]
+impl TestStore for Fresh {
+    async fn connect(&self) -> Result<Arc<dyn Claims>> {
+        Ok(Store::open(self.0.url()).await?)
+    }
+
+    async fn connect_all(&self) -> Result<Stores> {
+        Ok(stores(Store::open(self.0.url()).await?))
+    }
+
+    fn url(&self) -> Option<String> {
+        Some(self.0.url())
+    }
+
+    /// All keys.
+    async fn size(&self) -> Result<Option<u64>> {
+        keys(&self.0.members()[0]).map(Some).map_err(failed)
+    }
+}
+
+fn main() -> ExitCode {
+    coord_conformance::main(OnCluster)
+}
