@@ -47,7 +47,7 @@ use coord_core::{
 };
 use futures_util::stream;
 
-use self::record::Keys;
+use self::record::{Keys, LEASED};
 pub(crate) use self::{push::Tails, settle::Extended};
 use crate::{client::Store, wakeups::Of};
 
@@ -136,7 +136,7 @@ impl Jobs for Store {
     fn wakeups(&self, queue: &QueueId) -> Wakeups {
         let (keys, hub) = (Keys::of(queue), &self.shared.hub);
         let ready = hub.prefix_once_polled(keys.all("r/"), Of::Puts);
-        let ended = hub.prefix_once_polled(keys.all("l/"), Of::Deletes);
+        let ended = hub.prefix_once_polled(keys.all(LEASED), Of::Lapses);
         let room = hub.prefix_once_polled(keys.room(), Of::Deletes);
         Wakeups::new(stream::unfold((ready, ended, room), |(mut ready, mut ended, mut room)| async move {
             tokio::select! {

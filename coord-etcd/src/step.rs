@@ -78,6 +78,7 @@ pub(crate) fn all(operations: Vec<TxnOp>) -> Txn {
 
 /// Many parts, at most [`MOST`], as few operations: in groups, if there are more than [`WIDTH`].
 pub(crate) fn spread(parts: Vec<Txn>) -> Vec<TxnOp> {
+    debug_assert!(parts.len() <= MOST, "{} parts", parts.len());
     if parts.len() <= WIDTH {
         return parts.into_iter().map(TxnOp::txn).collect();
     }

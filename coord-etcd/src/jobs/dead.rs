@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How many bytes of dead items are read at once, but for one.
-const BYTES: u64 = 4 * 1024 * 1024;
+const BYTES: u32 = 4 * 1024 * 1024;
 
 /// How many items are read at once.
 const PAGE: i64 = 1_000;

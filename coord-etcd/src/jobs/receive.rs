@@ -14,7 +14,7 @@ use etcd_client::{KeyValue, TxnOp};
 
 use super::{
     Pace, SOON,
-    record::{Keys, Record, State, Wait, digits, id, id_at_end, token},
+    record::{Keys, LEASES, Record, State, WAITING, Wait, digits, id, id_at_end, token},
 };
 use crate::{
     client::{Resend, Shared},
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How many bytes are delivered at once, but for one item.
-const BYTES: u64 = 2 * 1024 * 1024;
+const BYTES: u32 = 2 * 1024 * 1024;
 
 /// How many items a receive of one item has in view, should others take the first ones.
 const VIEW: usize = 4;
@@ -108,8 +108,8 @@ impl Shared {
         let reads = vec![
             get(keys.receive(receive.id)),
             TxnOp::get(ready, Some(first)),
-            count(&keys.all("w/")),
-            count(&keys.all("l/")),
+            count(&keys.all(WAITING)),
+            count(&keys.all(LEASES)),
         ];
         let mut parts = Parts::of(self.txn(all(reads), Resend::Yes).await?);
         let tried = match parts.kv()? {
@@ -155,7 +155,7 @@ impl Shared {
     ) -> Result<Vec<Delivered>> {
         let (mut bytes, mut number) = (0, 0);
         let fits = |(record, _): &(Record, i64)| {
-            bytes += record.size;
+            bytes = record.size.saturating_add(bytes);
             number += 1;
             number == 1 || bytes <= BYTES
         };
@@ -238,10 +238,10 @@ impl Shared {
     pub(super) async fn put_back(&self, keys: &Keys) -> Result<bool> {
         let names = |prefix: &str| TxnOp::get(prefix, Some(range(prefix).with_keys_only()));
         let mut parts = Parts::of(
-            self.txn(all(vec![names(&keys.all("w/")), names(&keys.all("l/"))]), Resend::Yes).await?,
+            self.txn(all(vec![names(&keys.all(WAITING)), names(&keys.all(LEASES))]), Resend::Yes).await?,
         );
-        // Behind `w/` and `l/` they are called the same.
-        let skip = keys.all("w/").len();
+        // In both places they are called the same.
+        let skip = keys.all(WAITING).len();
         let (waiting, leases) = (parts.kvs()?, parts.kvs()?);
         let leases: BTreeSet<_> = leases.iter().map(|kv| &kv.key()[skip..]).collect();
         let over = waiting.iter().map(|kv| &kv.key()[skip..]).filter(|name| !leases.contains(name));

@@ -3,13 +3,13 @@
 //! All begin with `coord/q/<namespace>/<name>/`. An id is 32 hexadecimal digits.
 //!
 //! ```text
-//! i/<id>               an item: `g` (it has a group) or `u`, and JSON about it and its state
+//! i/<id>               an item: `g` (it has a group) or `u`, and what is known of it
 //! b/<id>               what it carries
 //! r/<urgency><place>   it is ready, and the first of its group: the same as i/<id>
 //! g/<group>/<place>    an item of a group, the first of which alone can be delivered: its id
-//! w/f/<id>             it was delivered, or
-//! w/d/<id>             it is delayed, until somebody notices that the lease is over, under which there is
-//! l/f/<id>, l/d/<id>   the lease of a delivery (how long it was granted for) or of a delay
+//! h/w/f/<id>           it was delivered, or
+//! h/w/d/<id>           it is delayed, until somebody notices that the lease is over, under which there is
+//! h/l/f/<id>, h/l/d/…  the lease of a delivery (how long it was granted for) or of a delay
 //! c/<receive>          which items a receive tried to take, under the lease of its deliveries
 //! x/<id>               it is dead
 //! a/<id>               it was acknowledged (the token) or dropped; it ends by itself
@@ -29,7 +29,6 @@ use coord_core::{
     spi::jobs::{DeadItem, Delivered, ItemId, NewItem, QueueId},
 };
 use etcd_client::KeyValue;
-use serde::{Deserialize, Serialize};
 
 use crate::{
     error::misread,
@@ -126,8 +125,8 @@ impl Wait {
     /// What the keys of those that wait, and of their leases, begin with.
     pub(super) const fn parts(self) -> (&'static str, &'static str) {
         match self {
-            Self::Delay => ("w/d/", "l/d/"),
-            Self::Delivery => ("w/f/", "l/f/"),
+            Self::Delay => ("h/w/d/", "h/l/d/"),
+            Self::Delivery => ("h/w/f/", "h/l/f/"),
         }
     }
 }
@@ -153,8 +152,7 @@ pub(super) fn made_at(token: FencingToken) -> i64 {
 }
 
 /// Where an item stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// Ready, or behind another one of its group.
     Ready,
@@ -167,26 +165,29 @@ pub(super) enum State {
 }
 
 /// What is known of an item.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// It stands twice where it is ready, and a push may have a thousand: so it is packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) id: ItemId,
     pub(super) state: State,
-    #[serde(default)]
     pub(super) priority: i32,
     /// Its place among those of its priority, and of its group.
     pub(super) place: u64,
     /// How many bytes it carries.
-    pub(super) size: u64,
+    pub(super) size: u32,
     /// When it was pushed, in milliseconds since 1970, by the clock of who pushed: the server tells no time.
     pub(super) pushed: u64,
-    #[serde(default)]
     pub(super) attempts: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) group: Option<String>,
     /// The token of the delivery that was given back last, or that it died of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) returned: Option<FencingToken>,
 }
+
+/// What the keys begin with of those that wait, of those and their leases, and of the leases.
+pub(super) const WAITING: &str = "h/w/";
+pub(super) const LEASED: &str = "h/";
+pub(super) const LEASES: &str = "h/l/";
 
 /// What the value of an item without a group is greater than.
 pub(super) const WITHOUT_GROUP: &str = "u";
@@ -198,7 +199,7 @@ impl Record {
             state: if item.delay.is_zero() { State::Ready } else { State::Delayed },
             priority: item.priority,
             place,
-            size: item.payload.len() as u64,
+            size: u32::try_from(item.payload.len()).unwrap_or(u32::MAX),
             pushed: now(),
             attempts: 0,
             group: item.group.clone(),
@@ -207,15 +208,69 @@ impl Record {
     }
 
     pub(super) fn read(kv: &KeyValue) -> Result<Self> {
-        let json = kv.value().get(1..).unwrap_or_default();
-        serde_json::from_slice(json).map_err(|_| misread("an item of a queue"))
+        Self::unpack(kv.value()).ok_or_else(|| misread("an item of a queue"))
     }
 
+    /// Whether it has a group, the state in a letter, its fields in the order of their declaration, and the group to the end.
     pub(super) fn bytes(&self) -> Vec<u8> {
-        let mut bytes = if self.group.is_some() { b"g".to_vec() } else { WITHOUT_GROUP.as_bytes().to_vec() };
-        // Numbers and texts have a form in JSON.
-        bytes.extend(serde_json::to_vec(self).unwrap_or_default());
+        let group = self.group.as_deref();
+        let mut bytes = Vec::with_capacity(64 + group.map_or(0, str::len));
+        bytes.extend(if group.is_some() { b"g" } else { WITHOUT_GROUP.as_bytes() });
+        match &self.state {
+            State::Ready => bytes.push(b'r'),
+            State::Delayed => bytes.push(b'd'),
+            State::Taken(receive, number) => {
+                bytes.push(b't');
+                bytes.extend(receive.as_bytes());
+                bytes.extend(number.to_be_bytes());
+            }
+            State::Dead(died) => {
+                bytes.push(b'x');
+                bytes.extend(died.to_be_bytes());
+            }
+        }
+        bytes.extend(self.id.as_bytes());
+        bytes.extend(self.priority.to_be_bytes());
+        bytes.extend(self.place.to_be_bytes());
+        bytes.extend(self.size.to_be_bytes());
+        bytes.extend(self.pushed.to_be_bytes());
+        bytes.extend(self.attempts.to_be_bytes());
+        bytes.extend(self.returned.map_or(0, FencingToken::get).to_be_bytes());
+        bytes.extend(group.unwrap_or_default().as_bytes());
         bytes
+    }
+
+    fn unpack(mut bytes: &[u8]) -> Option<Self> {
+        fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+            let (first, rest) = bytes.split_first_chunk()?;
+            *bytes = rest;
+            Some(*first)
+        }
+        let [grouped, letter] = take(&mut bytes)?;
+        let state = match letter {
+            b'r' => State::Ready,
+            b'd' => State::Delayed,
+            b't' => {
+                State::Taken(ItemId::from_bytes(take(&mut bytes)?), u16::from_be_bytes(take(&mut bytes)?))
+            }
+            b'x' => State::Dead(u64::from_be_bytes(take(&mut bytes)?)),
+            _ => return None,
+        };
+        Some(Self {
+            id: ItemId::from_bytes(take(&mut bytes)?),
+            state,
+            priority: i32::from_be_bytes(take(&mut bytes)?),
+            place: u64::from_be_bytes(take(&mut bytes)?),
+            size: u32::from_be_bytes(take(&mut bytes)?),
+            pushed: u64::from_be_bytes(take(&mut bytes)?),
+            attempts: u32::from_be_bytes(take(&mut bytes)?),
+            returned: FencingToken::new(u64::from_be_bytes(take(&mut bytes)?)).ok(),
+            group: match grouped {
+                b'g' => Some(std::str::from_utf8(bytes).ok()?.to_owned()),
+                _ if bytes.is_empty() => None,
+                _ => return None,
+            },
+        })
     }
 
     pub(super) fn in_state(&self, state: State) -> Self {
@@ -291,6 +346,23 @@ mod tests {
         let keys = keys("q");
         let order = [(i32::MAX, 9), (1, 8), (0, 5), (0, 6), (0, u64::MAX), (-1, 2), (i32::MIN, 1)];
         assert!(order.map(|(priority, place)| keys.ready(&record(priority, place, None))).is_sorted());
+    }
+
+    #[test]
+    fn a_record_is_read_back() {
+        for state in
+            [State::Ready, State::Delayed, State::Taken(ItemId::random(), 999), State::Dead(u64::MAX)]
+        {
+            for group in [None, Some(""), Some("a group of \u{1f980}")] {
+                let returned = token(7, 3).ok().filter(|_| group.is_some());
+                let record = Record { state, attempts: 7, returned, ..record(i32::MIN, u64::MAX, group) };
+                let bytes = record.bytes();
+                assert_eq!(Record::unpack(&bytes), Some(record));
+                assert_eq!(Record::unpack(&bytes[..bytes.len() - group.map_or(1, str::len) - 1]), None);
+            }
+        }
+        assert_eq!(Record::unpack(b""), None);
+        assert_eq!(Record::unpack(&[record(1, 2, None).bytes(), b"x".to_vec()].concat()), None);
     }
 
     #[test]
