@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,7 @@ const PING: i32 = 11;
 pub(crate) struct Proxy {
     port: u16,
     counts: Arc<Mutex<Counts>>,
+    connections: Arc<AtomicU64>,
     state: watch::Sender<State>,
 }
 
@@ -62,8 +66,11 @@ impl Proxy {
         let counts = Arc::<Mutex<Counts>>::default();
         let (state, states) = watch::channel(State::Open);
         let counting = Arc::clone(&counts);
+        let connections = Arc::<AtomicU64>::default();
+        let taken = Arc::clone(&connections);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                taken.fetch_add(1, Ordering::Relaxed);
                 if *states.borrow() == State::Cut {
                     continue;
                 }
@@ -89,7 +96,7 @@ impl Proxy {
                 });
             }
         });
-        Self { port, counts, state }
+        Self { port, counts, connections, state }
     }
 
     /// The URL of the same place on this way.
@@ -113,6 +120,11 @@ impl Proxy {
             }
             last = now;
         }
+    }
+
+    /// How many connections were ever taken.
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// From now on nothing goes through; connections stay.

@@ -1,6 +1,7 @@
 //! The queues: random operations side by side with the memory backend, hints, leases, what is left behind, what they cost.
 
 mod hints;
+mod long;
 mod model;
 #[path = "../stores/mod.rs"]
 mod stores;
@@ -8,9 +9,7 @@ mod stores;
 use std::{sync::Arc, time::Duration};
 
 use coord_core::{
-    Effect, ErrorKind,
-    clock::Clock,
-    limits,
+    Effect, ErrorKind, limits,
     spi::jobs::{
         Delivered, ItemId, Jobs, NewItem, Push, Pushed, QueueId, QueueStats, Receive, Settled, Settlement,
         Word,
@@ -537,35 +536,4 @@ async fn nothing_is_left_behind_but_what_is_forgotten_later() {
     // Sixteen folders, and a node for each item that is remembered.
     assert!((200..=216).contains(&gone), "{gone}");
     assert_eq!(nodes.len() - gone, 7, "{nodes:?}");
-}
-
-#[tokio::test]
-async fn a_long_queue_does_not_slow_a_receive() {
-    let Some(server) = shared() else { return };
-    let store = fresh(server).await;
-    let (short, long) = (queue("short"), queue("long"));
-    store.push(&push(&short, (0..10).map(|_| item(b"x")).collect())).await.unwrap();
-    // Half of them behind others of their group, a part delayed.
-    let items = (0..1_000u32).map(|number| NewItem {
-        group: (number % 2 == 0).then(|| format!("{}", number % 10)),
-        delay: if number % 7 == 0 { LONG * 100 } else { Duration::ZERO },
-        priority: (number % 3).cast_signed(),
-        ..item(&[7])
-    });
-    store.push(&push(&long, items.collect())).await.unwrap();
-    let mut times = [Vec::new(), Vec::new()];
-    for _ in 0..100 {
-        for (queue, times) in [&short, &long].into_iter().zip(&mut times) {
-            let before = Clock::System.now();
-            let taken = one(&*store, queue).await;
-            times.push(Clock::System.now().since(before));
-            store.settle(queue, &[say(&taken, Word::Return)]).await.unwrap();
-        }
-    }
-    let [few, many] = times.map(|mut times| {
-        times.sort();
-        times[times.len() / 2]
-    });
-    eprintln!("a receive takes {few:?} with 10 items, {many:?} with 1,000");
-    assert!(many < few * 2, "{few:?} with 10 items, {many:?} with 1,000");
 }
