@@ -143,6 +143,7 @@ impl Shared {
                     deadline: sent.after(claim.ttl.min(lease.granted)),
                     ended: false,
                     leaving: false,
+                    moving: None,
                     lease,
                 };
                 held.serial = self.registry.enter(claim.id, held.clone());
@@ -373,7 +374,7 @@ impl Shared {
 fn found(joining: &Joining<'_>, own: &[KeyValue], places: &[KeyValue], revision: i64) -> Result<Seen> {
     let Some(kv) = own.first() else { return Ok(Seen::Gone) };
     let record = Record::decode(kv.value()).ok_or_else(unread)?;
-    if record.head.id != joining.claim.id || kv.lease() != joining.held.lease.id {
+    if record.head.id != joining.claim.id || record.head.client != joining.held.record.head.client {
         // Somebody adopted it.
         return Ok(Seen::Gone);
     }

@@ -55,7 +55,7 @@ impl Shared {
     pub(crate) async fn bury(&self, id: ClaimId, held: &Held) -> Result<()> {
         let mut version = held.version;
         for _ in 0..TRIES {
-            if held.lease.is_gone() {
+            if held.lease.is_gone() && held.moving.is_none() {
                 break;
             }
             let when = match held.token {
@@ -70,7 +70,7 @@ impl Shared {
             let [TxnOpResponse::Get(found)] = &answer.parts[..] else { break };
             // A request without an answer may have changed it; and somebody may have adopted it.
             match found.kvs().first() {
-                Some(kv) if held.token == Some(kv.create_revision()) && is_ours(kv, id, &held.lease) => {
+                Some(kv) if held.token.is_some() && self.own_record(id, held, kv).is_some() => {
                     version = kv.mod_revision();
                 }
                 _ => break,
@@ -196,10 +196,6 @@ impl Shared {
         }
         Ok(())
     }
-}
-
-fn is_ours(kv: &KeyValue, id: ClaimId, lease: &Lease) -> bool {
-    kv.lease() == lease.id && Record::decode(kv.value()).is_none_or(|record| record.head.id == id)
 }
 
 /// Where a client is told that a claim of it was taken away.

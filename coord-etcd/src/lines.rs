@@ -123,6 +123,11 @@ pub(crate) fn put(key: &[u8], record: &Record, lease: i64) -> TxnOp {
     TxnOp::put(key, record.encode(), Some(PutOptions::new().with_lease(lease)))
 }
 
+/// Writes a claim, and leaves it on its lease.
+pub(crate) fn put_where_it_is(key: &[u8], record: &Record) -> TxnOp {
+    TxnOp::put(key, record.encode(), Some(PutOptions::new().with_ignore_lease()))
+}
+
 /// Reads one key.
 pub(crate) fn get(key: &[u8]) -> TxnOp {
     TxnOp::get(key, None)

@@ -40,6 +40,8 @@ pub(crate) struct Held {
     pub(crate) line: LineId,
     pub(crate) key: Vec<u8>,
     pub(crate) lease: Arc<Lease>,
+    /// The lease to which a renewal is about to move it; the key may be on either.
+    pub(crate) moving: Option<Arc<Lease>>,
     /// The key's create revision; `None` until it is known whether it was put.
     pub(crate) token: Option<i64>,
     /// The key's last revision.
@@ -151,7 +153,9 @@ impl Registry {
 
     /// Whether any claim is on this lease, or may be.
     pub(crate) fn uses(&self, lease: i64) -> bool {
-        self.claims().by_id.values().any(|held| held.lease.id == lease)
+        self.claims().by_id.values().any(|held| {
+            held.lease.id == lease || held.moving.as_ref().is_some_and(|moving| moving.id == lease)
+        })
     }
 
     /// Whether this key belongs to a claim.

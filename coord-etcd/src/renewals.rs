@@ -59,8 +59,8 @@ impl Shared {
         }
         let kept = leases.into_values().map(|group| self.renew_on(grants, group, sent));
         for kept in futures_util::future::join_all(kept).await {
-            for at in kept? {
-                renewals[at] = Renewal::Renewed;
+            for (at, renewal) in kept? {
+                renewals[at] = renewal;
             }
         }
         Ok(renewals)
@@ -70,55 +70,87 @@ impl Shared {
     async fn lengthen(&self, grants: &[Grant], live: &mut Vec<Renewing>, sent: Moment) -> Result<()> {
         for one in live.iter_mut() {
             let grant = &grants[one.at];
-            if seconds(grant.ttl) <= one.held.lease.seconds {
+            let moving = one.held.moving.as_ref().map_or(0, |lease| lease.seconds);
+            let needed = seconds(grant.ttl).max(moving);
+            if needed <= one.held.lease.seconds && moving == 0 {
                 continue;
             }
-            let lease = self.lease(seconds(grant.ttl)).await?;
-            let mut record = one.held.record.clone();
-            record.head.ttl_ms = millis(grant.ttl);
+            let lease = self.lease(needed.max(one.held.lease.seconds)).await?;
             // The new lease may be near its end.
             if lease.arm(self, sent.after(grant.ttl)).await?.is_none() {
                 continue;
             }
-            self.rewrite(grant.id, &mut one.held, record, &lease).await?;
+            // Whoever meets the key there knows that it is ours.
+            let noted = self.registry.update(grant.id, one.held.serial, |held| {
+                held.moving = Some(Arc::clone(&lease));
+            });
+            one.held.ended = noted.is_none();
+            if !one.held.ended {
+                let ttl = millis(grant.ttl);
+                let longer = |record: &mut Record| record.head.ttl_ms = record.head.ttl_ms.max(ttl);
+                self.rewrite(grant.id, &mut one.held, longer, Some(&lease)).await?;
+            }
         }
         live.retain(|one| !one.held.ended);
         Ok(())
     }
 
-    /// Writes a claim anew; `held` is then as it is stored, or has ended.
-    async fn rewrite(&self, id: ClaimId, held: &mut Held, record: Record, lease: &Arc<Lease>) -> Result<()> {
+    /// Writes a claim anew, on this lease or on the one that it is on; `held` is then as it is stored, or has ended.
+    async fn rewrite(
+        &self,
+        id: ClaimId,
+        held: &mut Held,
+        change: impl Fn(&mut Record),
+        lease: Option<&Arc<Lease>>,
+    ) -> Result<()> {
         for _ in 0..TRIES {
+            let mut record = held.record.clone();
+            change(&mut record);
+            let put = match lease {
+                Some(lease) => lines::put(&held.key, &record, lease.id),
+                None => lines::put_where_it_is(&held.key, &record),
+            };
             let txn = Txn::new()
                 .when([lines::is_unchanged(&held.key, held.version)])
-                .and_then([lines::put(&held.key, &record, lease.id)])
+                .and_then([put])
                 .or_else([lines::get(&held.key)]);
             let answer = match self.txn(txn, Resend::Yes).await {
                 Err(error) if is_lease_gone(&error) => {
-                    lease.end();
+                    lease.inspect(|lease| lease.end());
                     return Ok(());
                 }
                 answer => answer?,
             };
             let version = match &answer.parts[..] {
                 [TxnOpResponse::Put(_)] => answer.revision,
-                [TxnOpResponse::Get(found)] => match found.kvs().first() {
-                    Some(kv) if !is_ours(kv, held, lease) => break,
-                    // An earlier copy of this request did it.
-                    Some(kv) if kv.value() == record.encode() && kv.lease() == lease.id => kv.mod_revision(),
-                    // An earlier request without an answer did something else.
-                    Some(kv) => {
-                        held.version = kv.mod_revision();
+                [TxnOpResponse::Get(found)] => {
+                    let Some(kv) = found.kvs().first() else { break };
+                    let Some(stored) = self.own_record(id, held, kv) else { break };
+                    let there = lease.is_none_or(|lease| lease.id == kv.lease());
+                    if stored == record && there {
+                        // An earlier copy of this request did it.
+                        kv.mod_revision()
+                    } else {
+                        // Another request came in between.
+                        (held.version, held.record) = (kv.mod_revision(), stored);
                         continue;
                     }
-                    None => break,
-                },
+                }
                 _ => return Err(unread()),
             };
-            (held.version, held.record, held.lease) = (version, record, Arc::clone(lease));
+            (held.version, held.record) = (version, record);
+            if let Some(lease) = lease {
+                held.lease = Arc::clone(lease);
+            }
             let now = held.clone();
             let noted = self.registry.update(id, held.serial, move |entry| {
-                (entry.version, entry.record, entry.lease) = (now.version, now.record, now.lease);
+                // Of several under way, the last one counts.
+                if now.version > entry.version {
+                    (entry.version, entry.record) = (now.version, now.record);
+                    if entry.moving.as_ref().is_some_and(|moving| moving.id == now.lease.id) {
+                        (entry.lease, entry.moving) = (now.lease, None);
+                    }
+                }
             });
             held.ended = noted.is_none();
             return Ok(());
@@ -128,8 +160,20 @@ impl Shared {
         Ok(())
     }
 
-    /// Renews the claims on one lease; answers which.
-    async fn renew_on(&self, grants: &[Grant], group: Vec<Renewing>, sent: Moment) -> Result<Vec<usize>> {
+    /// What is stored at a claim's key, if it is the claim of this client still, and nobody adopted it.
+    pub(crate) fn own_record(&self, id: ClaimId, held: &Held, kv: &KeyValue) -> Option<Record> {
+        let record = Record::decode(kv.value())?;
+        let same = held.token.is_none_or(|token| token == kv.create_revision());
+        (same && record.head.id == id && record.head.client == self.id).then_some(record)
+    }
+
+    /// Renews the claims on one lease; answers what became of which.
+    async fn renew_on(
+        &self,
+        grants: &[Grant],
+        group: Vec<Renewing>,
+        sent: Moment,
+    ) -> Result<Vec<(usize, Renewal)>> {
         let lease = group[0].held.lease.clone();
         let longest = group.iter().map(|one| grants[one.at].ttl).max().unwrap_or_default();
         let lost = || {
@@ -143,25 +187,32 @@ impl Shared {
         if !lease.prove(self, kept, read).await? {
             return lost();
         }
-        let mut renewed = Vec::new();
-        for one in group.iter() {
+        let mut renewals = Vec::new();
+        for one in &group {
             let grant = &grants[one.at];
-            let there = found
-                .get(one.held.key.as_slice())
-                .is_some_and(|kv| Some(kv.create_revision()) == one.held.token && kv.lease() == lease.id);
-            if !there {
+            let there = found.get(one.held.key.as_slice());
+            let Some(kv) = there.filter(|kv| Some(kv.create_revision()) == one.held.token) else {
                 self.registry.remove(grant.id, one.held.serial);
                 continue;
-            }
+            };
             let end = sent.after(grant.ttl.min(lease.granted));
             let noted = self.registry.update(grant.id, one.held.serial, |held| {
-                held.deadline = held.deadline.max(end);
+                if kv.lease() == lease.id {
+                    held.deadline = held.deadline.max(end);
+                    return Renewal::Renewed;
+                }
+                // Another renewal is about to move it, or did, to a lease that is longer.
+                let moved = held.moving.iter().chain([&held.lease]).any(|lease| lease.id == kv.lease());
+                if moved { Renewal::StillHeld } else { Renewal::Lost }
             });
-            if noted.is_some() {
-                renewed.push(one.at);
+            match noted {
+                None => {}
+                // Somebody adopted it.
+                Some(Renewal::Lost) => self.registry.remove(grant.id, one.held.serial),
+                Some(renewal) => renewals.push((one.at, renewal)),
             }
         }
-        Ok(renewed)
+        Ok(renewals)
     }
 
     /// The keys that are there of these, without their values, and the term in which they were read.
@@ -197,11 +248,8 @@ impl Shared {
         else {
             return Ok(Renewal::Lost);
         };
-        let mut record = held.record.clone();
-        record.value = value.to_vec();
-        let lease = held.lease.clone();
-        self.rewrite(grant.id, &mut held, record, &lease).await?;
-        Ok(if held.ended || lease.is_gone() { Renewal::Lost } else { Renewal::StillHeld })
+        self.rewrite(grant.id, &mut held, |record| record.value = value.to_vec(), None).await?;
+        Ok(if held.ended { Renewal::Lost } else { Renewal::StillHeld })
     }
 
     pub(crate) async fn adopt(&self, from: &Grant, to: ClaimId) -> Result<Renewal> {
@@ -225,7 +273,7 @@ impl Shared {
         let Some(held) = held.filter(|held| !held.ended) else { return Ok(Renewal::Lost) };
         let group = vec![Renewing { at: 0, held }];
         let renewed = self.renew_on(std::slice::from_ref(grant), group, sent).await?;
-        Ok(if renewed.is_empty() { Renewal::Lost } else { Renewal::Renewed })
+        Ok(renewed.first().map_or(Renewal::Lost, |(_, renewal)| *renewal))
     }
 
     /// Gives a granted claim that is in the line, whosever it is, this id and a lease of this client. `None`: it is not there.
@@ -256,6 +304,7 @@ impl Shared {
                 deadline: sent.after(from.ttl.min(lease.granted)),
                 ended: false,
                 leaving: false,
+                moving: None,
                 lease,
             };
             let txn = Txn::new().when([lines::is_unchanged(&held.key, held.version)]).and_then([lines::put(
@@ -286,9 +335,4 @@ impl Shared {
         }
         Ok(None)
     }
-}
-
-/// Whether what stands at a claim's key is still the claim of this client, on its old lease or on the new one.
-fn is_ours(kv: &KeyValue, held: &Held, lease: &Lease) -> bool {
-    Some(kv.create_revision()) == held.token && (kv.lease() == held.lease.id || kv.lease() == lease.id)
 }
