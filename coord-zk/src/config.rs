@@ -112,6 +112,9 @@ impl Config {
     /// The size of the largest request that a server takes where nothing else is said: its `jute.maxbuffer`.
     pub const DEFAULT_MAX_PACKET: usize = 1024 * 1024 - 1;
 
+    /// How many tries to connect make a round of the driver.
+    const ROUND: usize = 20;
+
     /// A server at this host and port.
     #[must_use]
     pub fn new(host: impl Into<String>, port: u16) -> Self {
@@ -325,12 +328,14 @@ impl Config {
     }
 
     /// The servers as the driver wants them.
+    ///
+    /// It doubles its pause with each round over all servers, without a limit, so that it would come back long after they do.
+    /// Within a round the pauses are at most a second. So each server is named often enough to make a round a long one.
     pub(crate) fn cluster(&self) -> String {
-        let hosts = self
-            .hosts
-            .iter()
-            .map(|host| if self.tls { format!("tcp+tls://{host}") } else { host.to_string() });
-        hosts.collect::<Vec<_>>().join(",")
+        let address = |host: &Host| if self.tls { format!("tcp+tls://{host}") } else { host.to_string() };
+        let rounds = Self::ROUND.div_ceil(self.hosts.len().max(1));
+        let hosts = std::iter::repeat_n(&self.hosts, rounds).flatten();
+        hosts.map(address).collect::<Vec<_>>().join(",")
     }
 
     #[cfg_attr(not(feature = "tls"), allow(dead_code))]
@@ -448,7 +453,7 @@ mod tests {
             Config::parse("zk://u:p%40%25@[::1]:7000,b/a/b?namespace=team&layout=interop&timeout=0.5");
         let config = config.unwrap();
         assert_eq!(config.hosts[0], Host { name: "::1".into(), port: 7000 });
-        assert_eq!(config.cluster(), "[::1]:7000,b:2181");
+        assert_eq!(config.cluster(), ["[::1]:7000,b:2181"; 10].join(","));
         assert_eq!((config.user.as_deref(), config.chroot.as_str()), (Some("u"), "/a/b"));
         assert_eq!(config.password, Some(Secret("p@%".into())));
         assert_eq!((config.namespace().as_str(), config.layout()), ("team", Layout::Interop));

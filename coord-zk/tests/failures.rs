@@ -38,13 +38,13 @@ async fn nodes(url: &str, name: &str) -> Vec<String> {
 #[tokio::test]
 async fn nothing_outlasts_its_deadline_when_the_server_is_stopped() {
     let Some(server) = server() else { return };
-    let url = format!("{}?timeout=1", server.fresh());
+    let url = format!("{}?timeout=2", server.fresh());
     let store = open(&url).await;
     let line = line("a");
     let held = claim(&line);
     let grant = granted(store.claim(&held).await.unwrap());
     server.stop().unwrap();
-    let deadline = Duration::from_secs(3);
+    let deadline = Duration::from_secs(5);
     let other = claim(&line);
     let calls: Vec<(&str, std::pin::Pin<Box<dyn Future<Output = coord_core::Error>>>)> = vec![
         ("claim", Box::pin(async { store.claim(&other).await.unwrap_err() })),
@@ -300,7 +300,8 @@ async fn a_server_that_is_away_costs_little() {
     assert!(lines <= 200, "{lines} lines in the log in five seconds");
     proxy.mend();
     until("an answer", async || store.line(&line("a")).await.is_ok()).await;
-    assert_eq!(store.renew(&[held]).await.unwrap(), [Renewal::Renewed]);
+    assert_eq!(store.renew(std::slice::from_ref(&held)).await.unwrap(), [Renewal::Renewed]);
+    store.set_value(&held, b"news").await.unwrap();
     common::hint(&mut news).await;
 }
 
