@@ -3,13 +3,13 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use coord_core::{Effect, Error, ErrorKind, Guarantees, Result, clock::Clock};
+use coord_core::{Effect, Error, ErrorKind, Guarantees, Report, Result, Weakness, clock::Clock};
 use etcd_client::{GetOptions, KeyValue, LeaseGrantOptions, LeaseTimeToLiveOptions, Txn, TxnOpResponse};
 use tokio::task::AbortHandle;
 
@@ -61,7 +61,7 @@ pub(crate) struct Shared {
     pub(crate) id: String,
     pub(crate) leases: Leases,
     pub(crate) registry: Registry,
-    server: OnceLock<Server>,
+    server: Mutex<Server>,
     closed: AtomicBool,
 }
 
@@ -141,7 +141,7 @@ impl Store {
             id,
             leases: Leases::default(),
             registry: Registry::default(),
-            server: OnceLock::new(),
+            server: Mutex::new(Server::unknown()),
             config,
             closed: AtomicBool::new(false),
         });
@@ -149,15 +149,34 @@ impl Store {
         shared.get(crate::keys::ROOT, GetOptions::new().with_count_only()).await?;
         let (lease, min_ttl) = shared.grant(Duration::from_secs(1)).await?;
         shared.revoke(lease).await?;
-        // Who may not ask counts as one of a cluster that survives nothing.
-        let members =
-            shared.ask(Resend::Yes, |mut link| async move { link.client.member_list().await }).await;
-        let members = members
-            .map_or(1, |list| list.value.members().iter().filter(|member| !member.is_learner()).count());
-        let _ = shared.server.set(Server { min_ttl, members });
+        let server = shared.ask_server(min_ttl).await;
+        server.check(&shared.config)?;
+        if shared.config.strict() {
+            server.insist(&shared.config)?;
+        }
+        *shared.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
         let listener = tokio::spawn(crate::listen::listen(Arc::clone(&shared))).abort_handle();
         let sweeper = tokio::spawn(crate::endings::sweep(Arc::clone(&shared))).abort_handle();
         Ok(Arc::new(Self { shared, tasks: Mutex::new(vec![listener, sweeper]) }))
+    }
+
+    /// What about the cluster weakens what this store promises, as it was found when the client was opened; empty if nothing
+    /// does. [`Claims::guarantees`](coord_core::spi::Claims::guarantees) takes it into account.
+    #[must_use]
+    pub fn weaknesses(&self) -> Vec<Weakness> {
+        self.shared.server().weaknesses()
+    }
+
+    /// Asks the cluster, and each member that the URL names, what they are and how they are. What this user may not ask for is
+    /// unknown, and taken for the worst.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is changed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if no member can be reached, or they have no leader.
+    pub async fn report(&self) -> Result<Report> {
+        self.shared.report().await
     }
 
     /// Ends the background work and the connections.
@@ -353,9 +372,12 @@ impl Shared {
         }
     }
 
+    pub(crate) fn server(&self) -> Server {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn guarantees(&self) -> Guarantees {
-        let unknown = Server { min_ttl: Duration::from_secs(2), members: 1 };
-        self.server.get().unwrap_or(&unknown).guarantees()
+        self.server().guarantees()
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -21,6 +21,7 @@ use coord_core::{Error, ErrorKind, Namespace, Result};
 /// | --- | --- |
 /// | `namespace=NAME` | the namespace of the coordinator that [`connect`](crate::connect) makes |
 /// | `layout=interop` | [`Layout::Interop`] |
+/// | `strict=true` | [`Config::with_strict`] |
 /// | `timeout=SECONDS` | [`Config::with_timeout`] |
 /// | `ca=PATH` | [`Config::with_ca`] |
 /// | `user=`, `password=` | as in the URL's own places |
@@ -44,6 +45,7 @@ pub struct Config {
     pub(crate) password: Option<Secret>,
     namespace: Namespace,
     layout: Layout,
+    strict: bool,
     timeout: Duration,
 }
 
@@ -105,6 +107,7 @@ impl Config {
             password: None,
             namespace: Namespace::default(),
             layout: Layout::default(),
+            strict: false,
             timeout: Self::DEFAULT_TIMEOUT,
         }
     }
@@ -116,7 +119,7 @@ impl Config {
     /// for `etcds://` in a build without the feature `tls`. No error repeats the URL: it may hold a password.
     pub fn parse(text: &str) -> Result<Self> {
         let (scheme, rest) = text.split_once("://").ok_or_else(|| invalid("not a URL"))?;
-        let tls = match scheme {
+        let tls = match scheme.to_ascii_lowercase().as_str() {
             "etcd" => false,
             "etcds" if cfg!(feature = "tls") => true,
             "etcds" => {
@@ -169,6 +172,13 @@ impl Config {
                     "own" => Layout::Own,
                     "interop" => Layout::Interop,
                     _ => return Err(invalid("the layout is own or interop")),
+                }
+            }
+            "strict" => {
+                self.strict = match value {
+                    "true" => true,
+                    "false" => false,
+                    _ => return Err(invalid("strict is true or false")),
                 }
             }
             "timeout" => {
@@ -249,6 +259,20 @@ impl Config {
     #[must_use]
     pub fn with_layout(mut self, layout: Layout) -> Self {
         self.layout = layout;
+        self
+    }
+
+    /// Whether a cluster that weakens what is promised is refused.
+    #[must_use]
+    pub fn strict(&self) -> bool {
+        self.strict
+    }
+
+    /// Refuses a cluster, with [`ErrorKind::Unsupported`], that does not survive the loss of one member, of which members cannot
+    /// be reached, or whose version is known to be defective. [`Store::weaknesses`](crate::Store::weaknesses) has the list.
+    #[must_use]
+    pub fn with_strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
         self
     }
 
@@ -410,6 +434,7 @@ mod tests {
             "etcd://me@h",
             "etcd://h?hunter=hunter2",
             "etcd://h?layout=x",
+            "etcd://h?strict=yes",
             "etcd://h?timeout=0",
             "etcd://h?timeout=-1",
             "etcd://h?timeout=NaN",

@@ -1,0 +1,54 @@
+//! What is told of a cluster.
+
+mod common;
+
+use common::{open, server, server_with};
+use coord_conformance::servers::{EtcdCluster, EtcdOptions, found};
+use coord_core::{ErrorKind, Report};
+use coord_etcd::Store;
+
+fn weak(report: &Report) -> Vec<&'static str> {
+    report.weaknesses.iter().map(|weakness| weakness.setting).collect()
+}
+
+#[tokio::test]
+async fn a_single_member_is_named_as_a_weakness() {
+    let Some(server) = server() else { return };
+    let store = open(&server).await;
+    let report = store.report().await.unwrap();
+    assert_eq!(report.fact("server"), Some("etcd"));
+    assert_eq!((report.fact("members"), report.fact("reachable")), (Some("1"), Some("1 of 1")));
+    assert_eq!((report.fact("alarms"), report.fact("leader")), (Some("none"), Some("n0")));
+    assert!(report.fact("version").is_some_and(|version| version.starts_with('3')), "{report:?}");
+    assert_eq!(weak(&report), ["members"]);
+    assert_eq!(store.weaknesses(), report.weaknesses);
+    let refused = Store::open(format!("{}?strict=true", server.url())).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
+    assert!(refused.to_string().contains("members is 1"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_are_away_are_told() {
+    let Some(cluster) = found(EtcdCluster::start(&EtcdOptions::default())) else { return };
+    let store = Store::open(format!("{}?strict=true", cluster.url())).await.unwrap();
+    assert_eq!(weak(&store.report().await.unwrap()), [""; 0]);
+    let lone = Store::open(cluster.members()[0].url()).await.unwrap();
+    assert_eq!(weak(&lone.report().await.unwrap()), ["endpoints"]);
+    let away = (cluster.leader().unwrap() + 1) % 3;
+    cluster.kill(away).unwrap();
+    let report = store.report().await.unwrap();
+    assert_eq!((report.fact("members"), report.fact("reachable")), (Some("3"), Some("2 of 3")));
+    assert_eq!(weak(&report), ["reachable"]);
+}
+
+/// A user with rights on our keys alone can see what is needed.
+#[tokio::test]
+async fn an_ordinary_user_may_ask() {
+    let Some(server) = server_with(&EtcdOptions::default().with_user("app", "hunter2", &["coord/"])) else {
+        return;
+    };
+    let store = Store::open(server.url_as("app", "hunter2")).await.unwrap();
+    let report = store.report().await.unwrap();
+    assert!(!format!("{report:?}").contains("hunter2"), "{report:?}");
+    assert_eq!(report.fact("members"), Some("1"));
+}
