@@ -1,7 +1,7 @@
 //! The line of claims: what `coord_core::spi::Claims` says. How a claim joins and is granted is here; how it is kept is in
 //! `renewals.rs`, and how it ends in `endings.rs`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use coord_core::{
@@ -14,6 +14,7 @@ use etcd_client::{KeyValue, Txn, TxnOpResponse};
 use crate::{
     client::{Answer, Resend, Shared, Store, seconds},
     error::{is_lease_gone, misread},
+    leases::Lease,
     lines::{self, LineKeys},
     record::Record,
     registry::Held,
@@ -64,7 +65,7 @@ impl Claims for Store {
     fn wakeups(&self, line: &LineId, id: Option<ClaimId>) -> Wakeups {
         match id {
             Some(id) => self.shared.hub.claim(id),
-            None => self.shared.hub.prefix(LineKeys::of(line).prefix, Of::All),
+            None => self.shared.hub.prefix(self.shared.line_keys(line).prefix, Of::All),
         }
     }
 
@@ -120,7 +121,7 @@ impl Shared {
     /// `None`: its lease ended meanwhile, so that it has to join again.
     async fn claim_once(&self, claim: &Claim) -> Result<Option<Standing>> {
         let sent = Clock::System.now();
-        let line = LineKeys::of(&claim.line);
+        let line = self.line_keys(&claim.line);
         let known = self.registry.get(&claim.line, claim.id);
         if let Some(held) = &known
             && held.ended
@@ -131,12 +132,17 @@ impl Shared {
         let (held, looked) = match known.filter(|held| !held.ended) {
             // It is in the line, as far as we know.
             Some(held) if held.token.is_some() => (held, true),
-            _ => {
-                let lease = self.lease(seconds(claim.ttl)).await?;
+            known => {
+                let lease = match known {
+                    // It was asked for before, and what became of that is not known.
+                    Some(held) if !held.lease.is_gone() => held.lease,
+                    _ => self.lease_for(&line, seconds(claim.ttl)).await?,
+                };
                 let mut held = Held {
                     serial: 0,
                     line: claim.line.clone(),
-                    key: line.key(claim.id, claim.weight),
+                    keys: line.of_claim(claim.id, claim.weight, lease.id),
+                    alone: line.shared,
                     token: None,
                     version: 0,
                     record: Record::new(claim, &self.id),
@@ -223,11 +229,13 @@ impl Shared {
                 })
             }
             Seen::Outside { first, .. } => {
+                self.abandon(&joining.held).await;
                 self.registry.remove(id, serial);
                 Some(Standing::Refused(first))
             }
             Seen::Gone => {
                 self.hub.settled(id);
+                self.abandon(&joining.held).await;
                 self.registry.remove(id, serial);
                 None
             }
@@ -238,7 +246,7 @@ impl Shared {
     async fn join(&self, joining: &Joining<'_>) -> Result<(Seen, u64)> {
         let Joining { claim, line, held, .. } = joining;
         let exclusive = claim.weight > 0;
-        let txn = lines::join(line, &held.key, &held.record, held.lease.id, exclusive, claim.wait);
+        let txn = lines::join(line, &held.keys, &held.record, held.lease.id, exclusive, claim.wait);
         let answer = self.send(joining, txn).await?;
         let seen = self.read_join(joining, &answer)?;
         self.go_on(joining, seen, answer.term).await
@@ -253,7 +261,7 @@ impl Shared {
         let parts = inner.op_responses();
         let exclusive = joining.claim.weight > 0;
         match (inner.succeeded() && exclusive, joining.claim.wait, &parts[..]) {
-            (true, true, [_, TxnOpResponse::Get(places)]) => Ok(Seen::Waiting {
+            (true, true, [.., TxnOpResponse::Get(places)]) => Ok(Seen::Waiting {
                 token: answer.revision,
                 version: answer.revision,
                 places: joining.line.in_order(places.kvs()),
@@ -274,16 +282,20 @@ impl Shared {
     /// Looks again at the line that the claim is in.
     async fn look(&self, joining: &Joining<'_>) -> Result<(Seen, u64)> {
         let Joining { claim, line, held, .. } = joining;
-        let (key, token) = (&held.key, held.token.unwrap_or_default());
-        let read = [lines::get(key), line.places()];
+        let (keys, token) = (&held.keys, held.token.unwrap_or_default());
+        let read = [lines::get(&keys.record), line.places()];
         let first_in_line = claim.weight >= claim.limit && claim.weight > 0;
         let txn = if held.record.head.is_granted() || !first_in_line {
             Txn::new().and_then(read)
         } else {
             // Who is first is granted in the same step.
             Txn::new()
-                .when([lines::is_unchanged(key, token), line.nobody_joined_before(token)])
-                .and_then([lines::put(key, &held.record.granted(), held.lease.id)])
+                .when([
+                    lines::is_created_at(&keys.place, token),
+                    lines::is_unchanged(&keys.record, held.version),
+                    line.nobody_joined_before(token),
+                ])
+                .and_then([lines::grant(keys, &held.record)])
                 .or_else(read)
         };
         let answer = self.send(joining, txn).await?;
@@ -310,18 +322,20 @@ impl Shared {
 
     /// Grants a claim that was seen to be eligible, which it stays as long as its key is there: nobody gets ahead of it.
     async fn grant_seen(&self, joining: &Joining<'_>, token: i64, version: i64) -> Result<(Seen, u64)> {
-        let (key, held) = (&joining.held.key, &joining.held);
+        let (keys, held) = (&joining.held.keys, &joining.held);
         let txn = Txn::new()
-            .when([lines::is_created_at(key, token), lines::is_unchanged(key, version)])
-            .and_then([lines::put(key, &held.record.granted(), held.lease.id)])
-            .or_else([lines::get(key)]);
+            .when([lines::is_created_at(&keys.place, token), lines::is_unchanged(&keys.record, version)])
+            .and_then([lines::grant(keys, &held.record)])
+            .or_else([lines::get(&keys.record), joining.line.places()]);
         let answer = self.send(joining, txn).await?;
         let seen = match &answer.parts[..] {
             [TxnOpResponse::Put(_)] => Seen::Granted { token, version: answer.revision },
-            [TxnOpResponse::Get(own)] => match found(joining, own.kvs(), &[], answer.revision)? {
-                granted @ Seen::Granted { .. } => granted,
-                _ => Seen::Gone,
-            },
+            [TxnOpResponse::Get(own), TxnOpResponse::Get(places)] => {
+                match found(joining, own.kvs(), places.kvs(), answer.revision)? {
+                    granted @ Seen::Granted { .. } => granted,
+                    _ => Seen::Gone,
+                }
+            }
             _ => return Err(unread()),
         };
         Ok((seen, answer.term))
@@ -336,11 +350,11 @@ impl Shared {
             if !has_room(claim, places.iter()) {
                 break;
             }
-            let again = [lines::get(&held.key), line.places(), line.first()];
+            let again = [lines::get(&held.keys.record), line.places(), line.first()];
             // Whoever left since then only makes more room.
             let txn = Txn::new()
-                .when([lines::is_absent(&held.key), line.nobody_joined_after(*revision)])
-                .and_then([lines::put(&held.key, &held.record.granted(), held.lease.id)])
+                .when([lines::is_absent(&held.keys.place), line.nobody_joined_after(*revision)])
+                .and_then(lines::put(&held.keys, &held.record.granted(), Some(held.lease.id)))
                 .or_else(again);
             let answer = self.send(joining, txn).await?;
             term = answer.term;
@@ -358,6 +372,24 @@ impl Shared {
             };
         }
         Ok((seen, term))
+    }
+
+    pub(crate) fn line_keys(&self, line: &LineId) -> LineKeys {
+        LineKeys::of(line, self.config.layout())
+    }
+
+    /// The lease for claims of a line.
+    pub(crate) async fn lease_for(&self, line: &LineKeys, seconds: i64) -> Result<Arc<Lease>> {
+        if line.shared { self.lone_lease(seconds).await.map(Arc::new) } else { self.lease(seconds).await }
+    }
+
+    /// Ends the lease of a claim that has one of its own and did not get in. It ends by itself otherwise.
+    pub(crate) async fn abandon(&self, held: &Held) {
+        if held.alone
+            && let Err(error) = self.revoke(held.lease.id).await
+        {
+            tracing::debug!(%error, "a lease that nobody needs ends by itself");
+        }
     }
 
     /// Sends a transaction about a claim; a copy that may still arrive is remembered.
@@ -379,6 +411,10 @@ fn found(joining: &Joining<'_>, own: &[KeyValue], places: &[KeyValue], revision:
         return Ok(Seen::Gone);
     }
     let (token, version) = (kv.create_revision(), kv.mod_revision());
+    if !places.iter().any(|place| place.create_revision() == token) {
+        // Another client took its place away.
+        return Ok(Seen::Gone);
+    }
     if record.head.is_granted() {
         return Ok(Seen::Granted { token, version });
     }
@@ -396,8 +432,14 @@ fn has_room<'a>(claim: &Claim, ahead: impl Iterator<Item = &'a Place>) -> bool {
 }
 
 fn holder(kv: &KeyValue) -> Option<Holder> {
-    let owner = Record::decode(kv.value())?.head.owner;
+    // One of another client is called by its lease.
+    let owner = Record::decode(kv.value()).map_or_else(|| foreign(kv.lease()), |record| record.head.owner);
     Some(Holder { owner, token: token_of(kv.create_revision()).ok()? })
+}
+
+/// What whoever is no client of this library is called.
+pub(crate) fn foreign(lease: i64) -> String {
+    format!("etcd lease {lease:x}")
 }
 
 pub(crate) fn token_of(revision: i64) -> Result<FencingToken> {

@@ -67,8 +67,12 @@ pub enum Layout {
     /// them there: a key `<name>/<lease in hexadecimal digits>` for each contender, in the order of creation. All of them
     /// exclude each other. In a namespace that is not the default, the name is the namespace, `/` and the name.
     ///
-    /// Each claim has a lease of its own, so it costs one request more to make, and one to renew. Semaphores, members and all
-    /// else stay under keys of this library's own. Locks are exclusive only.
+    /// Every key behind `<name>/` contends, as it does for those clients: so `a` is not free while somebody holds `a/b`. Readers
+    /// of a lock share it among themselves and exclude the others. The token of any contender is the revision that created
+    /// its key; `ETCD_LOCK_REV`, which `etcdctl lock` gives to its program, is a later one, and not to be compared with it.
+    ///
+    /// Each claim has a lease of its own: it costs one request more to make, and one keep-alive and one reading to renew.
+    /// Semaphores, members and all else stay under keys of this library's own.
     Interop,
 }
 

@@ -1,17 +1,22 @@
 //! How claims end: withdrawn, expired, and those that nobody knows of; and how a line is read.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use coord_core::{
     Result,
     clock::{Clock, Moment},
-    spi::{ClaimId, Entry, Line, LineId},
+    limits,
+    spi::{ALL, ClaimId, Entry, Line, LineId},
 };
 use etcd_client::{KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse};
 use futures_util::StreamExt;
 
 use crate::{
-    claims::{token_of, unread},
+    claims::{foreign, token_of, unread},
     client::{Resend, Shared, Store},
     keys,
     leases::Lease,
@@ -19,6 +24,29 @@ use crate::{
     record::Record,
     registry::Held,
 };
+
+/// One who stands in a line.
+struct Stood {
+    place: KeyValue,
+    /// `None`: a client of another library.
+    record: Option<Record>,
+    /// The last revision of the record; 0 if there is none.
+    version: i64,
+}
+
+impl Stood {
+    /// Its id; that of a client of another library is made of its token.
+    fn id(&self) -> ClaimId {
+        self.record.as_ref().map_or_else(
+            || {
+                let mut bytes = [0; 16];
+                bytes[8..].copy_from_slice(&self.place.create_revision().to_be_bytes());
+                ClaimId::from_bytes(bytes)
+            },
+            |record| record.head.id,
+        )
+    }
+}
 
 /// How often a claim is looked for that changes under the hands.
 const TRIES: usize = 8;
@@ -53,19 +81,28 @@ impl Shared {
 
     /// Deletes the key of a claim that ended or is withdrawn, and forgets the claim.
     pub(crate) async fn bury(&self, id: ClaimId, held: &Held) -> Result<()> {
-        let mut version = held.version;
+        if held.alone {
+            // Its keys end with its lease. If somebody adopted it, they are on another one.
+            let leases = std::iter::once(&held.lease).chain(&held.moving);
+            for lease in leases {
+                self.revoke(lease.id).await?;
+                lease.end();
+            }
+            self.registry.remove(id, held.serial);
+            return Ok(());
+        }
+        let (mut version, keys) = (held.version, &held.keys);
         for _ in 0..TRIES {
             if held.lease.is_gone() && held.moving.is_none() {
                 break;
             }
             let when = match held.token {
                 Some(token) => {
-                    vec![lines::is_created_at(&held.key, token), lines::is_unchanged(&held.key, version)]
+                    vec![lines::is_created_at(&keys.place, token), lines::is_unchanged(&keys.record, version)]
                 }
-                None => vec![lines::is_on(&held.key, held.lease.id)],
+                None => vec![lines::is_on(&keys.place, held.lease.id)],
             };
-            let txn =
-                Txn::new().when(when).and_then([lines::delete(&held.key)]).or_else([lines::get(&held.key)]);
+            let txn = Txn::new().when(when).and_then(lines::delete(keys)).or_else([lines::get(&keys.record)]);
             let answer = self.txn(txn, Resend::Yes).await?;
             let [TxnOpResponse::Get(found)] = &answer.parts[..] else { break };
             // A request without an answer may have changed it; and somebody may have adopted it.
@@ -102,22 +139,25 @@ impl Shared {
 
     /// Takes out a claim that is not one of this client.
     async fn evict(&self, line: &LineId, id: ClaimId) -> Result<()> {
-        let keys = LineKeys::of(line);
+        let keys = self.line_keys(line);
         for _ in 0..TRIES {
-            let found = self.get(keys.prefix.clone(), keys.everybody()).await?;
-            let records = found.kvs.iter().filter_map(|kv| Some((kv, Record::decode(kv.value())?)));
-            let Some((kv, record)) = records.into_iter().find(|(_, record)| record.head.id == id) else {
-                return Ok(());
-            };
-            let mut then = vec![lines::delete(kv.key())];
+            let (all, _) = self.stood(&keys).await?;
+            let Some(one) = all.into_iter().find(|one| one.id() == id) else { return Ok(()) };
+            let claim = keys.called(one.place.key().get(keys.prefix.len()..).unwrap_or_default());
+            let mut then = lines::delete(&claim);
             // Its client learns it at its next renewal, and by this at once.
-            if record.head.client != self.id
+            if let Some(record) = &one.record
+                && record.head.client != self.id
                 && let Ok(lease) = self.rubbish(NOTICE).await
             {
                 let notice = notice_key(&record.head.client, id);
                 then.push(TxnOp::put(notice, "", Some(PutOptions::new().with_lease(lease))));
             }
-            let txn = Txn::new().when([lines::is_unchanged(kv.key(), kv.mod_revision())]).and_then(then);
+            let when = [
+                lines::is_created_at(&claim.place, one.place.create_revision()),
+                lines::is_unchanged(&claim.record, one.version),
+            ];
+            let txn = Txn::new().when(when).and_then(then);
             match self.txn(txn, Resend::Yes).await {
                 Ok(answer) if answer.succeeded => return Ok(()),
                 Ok(_) => {}
@@ -130,33 +170,77 @@ impl Shared {
     }
 
     pub(crate) async fn line(&self, line: &LineId) -> Result<Line> {
-        let keys = LineKeys::of(line);
-        let found = self.get(keys.prefix.clone(), keys.everybody()).await?;
-        let mut kvs = found.kvs;
-        kvs.sort_by_key(KeyValue::create_revision);
-        let mut entries = Vec::with_capacity(kvs.len());
-        for kv in &kvs {
+        let keys = self.line_keys(line);
+        let (all, revision) = self.stood(&keys).await?;
+        let mut entries = Vec::with_capacity(all.len());
+        for one in &all {
+            let kv = &one.place;
             let own = self.registry.left(kv.key(), kv.create_revision());
             if own == Some(Duration::ZERO) {
                 // It has expired and is about to be deleted.
                 continue;
             }
-            let Record { head, value } = Record::decode(kv.value()).ok_or_else(unread)?;
-            entries.push(Entry {
-                id: head.id,
-                token: token_of(kv.create_revision())?,
-                weight: head.weight,
-                limit: head.limit,
-                priority: head.priority,
-                granted: head.granted_at(),
-                joined: head.joined_at(),
-                expires_in: own.unwrap_or_else(|| head.ttl()),
-                owner: head.owner,
-                value,
+            let token = token_of(kv.create_revision())?;
+            entries.push(match &one.record {
+                Some(Record { head, value }) => Entry {
+                    id: head.id,
+                    token,
+                    weight: head.weight,
+                    limit: head.limit,
+                    priority: head.priority,
+                    granted: head.granted_at(),
+                    joined: head.joined_at(),
+                    expires_in: own.unwrap_or_else(|| head.ttl()),
+                    owner: head.owner.clone(),
+                    value: value.clone(),
+                },
+                // Another client's, which tells nothing but its value. The first one holds.
+                None => Entry {
+                    id: one.id(),
+                    token,
+                    weight: ALL,
+                    limit: ALL,
+                    priority: 0,
+                    granted: entries.is_empty().then_some(UNIX_EPOCH),
+                    joined: UNIX_EPOCH,
+                    expires_in: limits::MAX_TTL,
+                    owner: foreign(kv.lease()),
+                    value: kv.value().to_vec(),
+                },
             });
         }
+        let kvs: Vec<_> = all.into_iter().map(|one| one.place).collect();
         self.ask_ends(&kvs, &mut entries).await;
-        Ok(Line { revision: u64::try_from(found.revision).unwrap_or_default(), entries })
+        Ok(Line { revision: u64::try_from(revision).unwrap_or_default(), entries })
+    }
+
+    /// Everybody in a line, in order, and the revision at which they were.
+    async fn stood(&self, keys: &LineKeys) -> Result<(Vec<Stood>, i64)> {
+        let answer = self.txn(keys.everybody(), Resend::Yes).await?;
+        let mut ranges = Vec::new();
+        for part in answer.parts {
+            let TxnOpResponse::Get(mut get) = part else { return Err(unread()) };
+            ranges.push(get.take_kvs());
+        }
+        let mut ranges = ranges.into_iter();
+        let mut places = ranges.next().unwrap_or_default();
+        places.sort_by_key(KeyValue::create_revision);
+        let records: Option<HashMap<Vec<u8>, KeyValue>> =
+            ranges.next().map(|kvs| kvs.into_iter().map(|kv| (kv.key().to_vec(), kv)).collect());
+        let read = |kv: &KeyValue| Record::decode(kv.value()).ok_or_else(unread);
+        let stood = places.into_iter().map(|place| {
+            let Some(records) = &records else {
+                let (record, version) = (Some(read(&place)?), place.mod_revision());
+                return Ok(Stood { place, record, version });
+            };
+            let name = place.key().get(keys.prefix.len()..).unwrap_or_default();
+            // One that was left from an earlier claim is none of this.
+            let kv = records.get(&keys.called(name).record);
+            let kv = kv.filter(|kv| kv.create_revision() == place.create_revision());
+            let version = kv.map_or(0, KeyValue::mod_revision);
+            Ok(Stood { record: kv.map(read).transpose()?, version, place })
+        });
+        Ok((stood.collect::<Result<_>>()?, answer.revision))
     }
 
     /// How long the claims of others still run, as far as the server tells in whole seconds; for the first few leases.
@@ -191,7 +275,8 @@ impl Shared {
                 continue;
             }
             tracing::debug!("a claim that nobody knows of is removed");
-            let txn = Txn::new().when([lines::is_on(&key, lease.id)]).and_then([lines::delete(&key)]);
+            let delete = TxnOp::delete(key.clone(), None);
+            let txn = Txn::new().when([lines::is_on(&key, lease.id)]).and_then([delete]);
             self.txn(txn, Resend::Yes).await?;
         }
         Ok(())

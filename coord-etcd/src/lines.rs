@@ -2,13 +2,21 @@
 //!
 //! A claim is the key `<line>/<id>:<weight>` on a lease, and its token is the revision that created the key. The weight stands
 //! in the key, so that who stands where can be told from keys alone, without the values.
+//!
+//! In the shared layout, a lock and an election are at `<name>/<lease>`, where other clients look, and for those who share a lock
+//! at `<name>/<lease>:<weight>`. Each claim has a lease of its own then. What we have to know of it stands in a second key, its
+//! record, which is made and ends together with the first; in our own layout the two are one.
 
-use coord_core::spi::{ClaimId, LineId};
+use coord_core::{
+    Namespace,
+    spi::{ClaimId, Kind, LineId},
+};
 use etcd_client::{
     Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, PutOptions, SortOrder, SortTarget, Txn, TxnOp,
 };
 
 use crate::{
+    config::Layout,
     keys::{self, end_of},
     record::Record,
     waiting::Place,
@@ -17,26 +25,64 @@ use crate::{
 /// A line's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LineKeys {
+    /// Everything that begins with this stands in the line.
     pub(crate) prefix: Vec<u8>,
     end: Vec<u8>,
+    /// Where the records are: in the line, or under keys of our own.
+    pub(crate) records: Vec<u8>,
+    /// Whether other clients than ours use the line, and each claim has a lease of its own.
+    pub(crate) shared: bool,
+    kind: Kind,
+}
+
+/// The keys of one claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClaimKeys {
+    /// Its place in the line.
+    pub(crate) place: Vec<u8>,
+    /// Where its record is; the same key, but in the shared layout.
+    pub(crate) record: Vec<u8>,
+    /// Whether others read the value of its place.
+    value: bool,
 }
 
 impl LineKeys {
-    pub(crate) fn of(line: &LineId) -> Self {
-        Self::at(keys::line(line))
+    pub(crate) fn of(line: &LineId, layout: Layout) -> Self {
+        let own = keys::line(line).into_bytes();
+        let shared = layout == Layout::Interop && matches!(line.kind, Kind::Lock | Kind::Election);
+        let prefix = if !shared {
+            own.clone()
+        } else if line.namespace == Namespace::default() {
+            format!("{}/", line.name).into_bytes()
+        } else {
+            format!("{}/{}/", line.namespace, line.name).into_bytes()
+        };
+        Self { end: end_of(&prefix), prefix, records: own, shared, kind: line.kind }
     }
 
-    pub(crate) fn at(prefix: impl Into<Vec<u8>>) -> Self {
-        let prefix = prefix.into();
-        Self { end: end_of(&prefix), prefix }
+    /// The keys of a claim that joins on this lease.
+    pub(crate) fn of_claim(&self, id: ClaimId, weight: u32, lease: i64) -> ClaimKeys {
+        if !self.shared {
+            let name = format!("{}:{weight}", keys::hex(id.as_bytes()));
+            return self.called(name.as_bytes());
+        }
+        let exclusive = weight == coord_core::spi::ALL || self.kind == Kind::Election;
+        let weight = if exclusive { String::new() } else { format!(":{weight}") };
+        self.called(format!("{lease:x}{weight}").as_bytes())
     }
 
-    /// The key of a claim.
-    pub(crate) fn key(&self, id: ClaimId, weight: u32) -> Vec<u8> {
-        let mut key = self.prefix.clone();
-        key.extend_from_slice(keys::hex(id.as_bytes()).as_bytes());
-        key.extend_from_slice(format!(":{weight}").as_bytes());
-        key
+    /// The keys of the claim whose keys end like this.
+    pub(crate) fn called(&self, name: &[u8]) -> ClaimKeys {
+        ClaimKeys {
+            place: [&self.prefix, name].concat(),
+            record: [&self.records, name].concat(),
+            value: self.kind == Kind::Election,
+        }
+    }
+
+    /// The same, by the key of its record.
+    pub(crate) fn by_record(&self, record: &[u8]) -> ClaimKeys {
+        self.called(record.get(self.records.len()..).unwrap_or_default())
     }
 
     /// Nobody is in the line.
@@ -70,14 +116,20 @@ impl LineKeys {
         TxnOp::get(self.prefix.clone(), Some(options))
     }
 
-    /// Everybody, with values.
-    pub(crate) fn everybody(&self) -> GetOptions {
-        GetOptions::new().with_range(self.end.clone())
+    /// Everybody, with values; and behind it, where they are elsewhere, the records.
+    pub(crate) fn everybody(&self) -> Txn {
+        let range = |prefix: &[u8]| TxnOp::get(prefix, Some(GetOptions::new().with_range(end_of(prefix))));
+        let mut reads = vec![range(&self.prefix)];
+        if self.shared {
+            reads.push(range(&self.records));
+        }
+        Txn::new().and_then(reads)
     }
 
-    /// Whoever joined at this revision.
+    /// The record of whoever joined at this revision.
     pub(crate) fn who_joined_at(&self, revision: i64) -> GetOptions {
-        self.everybody().with_min_create_revision(revision).with_max_create_revision(revision)
+        let range = GetOptions::new().with_range(end_of(&self.records));
+        range.with_min_create_revision(revision).with_max_create_revision(revision)
     }
 
     /// A key of the line as a place in it. One that cannot be read stands in everybody's way.
@@ -118,14 +170,23 @@ pub(crate) fn is_on(key: &[u8], lease: i64) -> Compare {
     Compare::lease(key, CompareOp::Equal, lease)
 }
 
-/// Writes a claim.
-pub(crate) fn put(key: &[u8], record: &Record, lease: i64) -> TxnOp {
-    TxnOp::put(key, record.encode(), Some(PutOptions::new().with_lease(lease)))
+/// Writes a claim: on this lease, or where it is.
+pub(crate) fn put(keys: &ClaimKeys, record: &Record, lease: Option<i64>) -> Vec<TxnOp> {
+    let options = || match lease {
+        Some(lease) => PutOptions::new().with_lease(lease),
+        None => PutOptions::new().with_ignore_lease(),
+    };
+    let mut puts = vec![TxnOp::put(keys.record.clone(), record.encode(), Some(options()))];
+    if keys.place != keys.record {
+        let value = if keys.value { record.value.clone() } else { Vec::new() };
+        puts.push(TxnOp::put(keys.place.clone(), value, Some(options())));
+    }
+    puts
 }
 
-/// Writes a claim, and leaves it on its lease.
-pub(crate) fn put_where_it_is(key: &[u8], record: &Record) -> TxnOp {
-    TxnOp::put(key, record.encode(), Some(PutOptions::new().with_ignore_lease()))
+/// Notes that a claim is granted.
+pub(crate) fn grant(keys: &ClaimKeys, record: &Record) -> TxnOp {
+    TxnOp::put(keys.record.clone(), record.granted().encode(), Some(PutOptions::new().with_ignore_lease()))
 }
 
 /// Reads one key.
@@ -133,30 +194,66 @@ pub(crate) fn get(key: &[u8]) -> TxnOp {
     TxnOp::get(key, None)
 }
 
-/// Deletes one key.
-pub(crate) fn delete(key: &[u8]) -> TxnOp {
-    TxnOp::delete(key, None::<DeleteOptions>)
+/// Deletes a claim.
+pub(crate) fn delete(keys: &ClaimKeys) -> Vec<TxnOp> {
+    let mut deletes = vec![TxnOp::delete(keys.place.clone(), None::<DeleteOptions>)];
+    if keys.place != keys.record {
+        deletes.push(TxnOp::delete(keys.record.clone(), None::<DeleteOptions>));
+    }
+    deletes
 }
 
 /// What a claim sends that asks for a place in the line: it is granted at once if nobody is there; otherwise it joins if it is
 /// to wait.
 pub(crate) fn join(
     line: &LineKeys,
-    key: &[u8],
+    keys: &ClaimKeys,
     record: &Record,
     lease: i64,
     exclusive: bool,
     wait: bool,
 ) -> Txn {
-    let granted = record.granted();
-    let join =
-        if wait { vec![put(key, record, lease), line.places()] } else { vec![line.places(), line.first()] };
-    let found = vec![get(key), line.places()];
+    let join = if wait {
+        let mut join = put(keys, record, Some(lease));
+        join.push(line.places());
+        join
+    } else {
+        vec![line.places(), line.first()]
+    };
+    let found = vec![get(&keys.record), line.places()];
     let (when, otherwise) = if exclusive {
-        (line.is_empty(), Txn::new().when([is_absent(key)]).and_then(join).or_else(found))
+        (line.is_empty(), Txn::new().when([is_absent(&keys.place)]).and_then(join).or_else(found))
     } else {
         // Who weighs nothing is in nobody's way, and nobody in its.
-        (is_absent(key), Txn::new().and_then(found))
+        (is_absent(&keys.place), Txn::new().and_then(found))
     };
-    Txn::new().when([when]).and_then([put(key, &granted, lease)]).or_else([TxnOp::txn(otherwise)])
+    let granted = put(keys, &record.granted(), Some(lease));
+    Txn::new().when([when]).and_then(granted).or_else([TxnOp::txn(otherwise)])
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_core::Name;
+
+    use super::*;
+
+    #[test]
+    fn in_the_shared_layout_locks_and_elections_are_where_others_look() {
+        let line = |kind, namespace: &str| {
+            let namespace = Namespace::new(namespace).unwrap();
+            LineKeys::of(&LineId { namespace, kind, name: Name::new("a/b").unwrap() }, Layout::Interop)
+        };
+        let id = ClaimId::random();
+        let text = |keys: &[u8]| String::from_utf8(keys.to_vec()).unwrap();
+        let (lock, election) = (line(Kind::Lock, "default"), line(Kind::Election, "team"));
+        let exclusive = lock.of_claim(id, u32::MAX, 0x694d);
+        assert_eq!(text(&exclusive.place), "a/b/694d");
+        assert_eq!(text(&exclusive.record), "coord/c/default/lock/a%2Fb/694d");
+        assert_eq!(lock.by_record(&exclusive.record), exclusive);
+        assert_eq!(text(&lock.of_claim(id, 1, 0x694d).place), "a/b/694d:1");
+        assert_eq!(text(&election.of_claim(id, 1, 0x694d).place), "team/a/b/694d");
+        let own = line(Kind::Registry, "default").of_claim(id, 0, 0x694d);
+        assert_eq!(own.place, own.record);
+        assert!(own.place.starts_with(b"coord/c/default/registry/a%2Fb/"));
+    }
 }

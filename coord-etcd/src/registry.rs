@@ -16,7 +16,7 @@ use coord_core::{
 };
 use tokio::sync::Notify;
 
-use crate::{leases::Lease, record::Record};
+use crate::{leases::Lease, lines::ClaimKeys, record::Record};
 
 /// The claims of this client.
 #[derive(Debug, Default)]
@@ -38,13 +38,15 @@ pub(crate) struct Held {
     /// Which entry of the registry this is: an id may enter again.
     pub(crate) serial: u64,
     pub(crate) line: LineId,
-    pub(crate) key: Vec<u8>,
+    pub(crate) keys: ClaimKeys,
+    /// Whether the lease is its own.
+    pub(crate) alone: bool,
     pub(crate) lease: Arc<Lease>,
     /// The lease to which a renewal is about to move it; the key may be on either.
     pub(crate) moving: Option<Arc<Lease>>,
     /// The key's create revision; `None` until it is known whether it was put.
     pub(crate) token: Option<i64>,
-    /// The key's last revision.
+    /// The last revision of its record.
     pub(crate) version: i64,
     pub(crate) record: Record,
     /// When it ends.
@@ -160,14 +162,14 @@ impl Registry {
 
     /// Whether this key belongs to a claim.
     pub(crate) fn knows(&self, key: &[u8]) -> bool {
-        self.claims().by_id.values().any(|held| held.key == key)
+        self.claims().by_id.values().any(|held| held.keys.place == key || held.keys.record == key)
     }
 
     /// The claim with this key, and how long it still runs; zero if it has ended.
     pub(crate) fn left(&self, key: &[u8], token: i64) -> Option<Duration> {
         let now = Clock::System.now();
         let claims = self.claims();
-        let held = claims.by_id.values().find(|held| held.key == key && held.token == Some(token))?;
+        let held = claims.by_id.values().find(|held| held.keys.place == key && held.token == Some(token))?;
         Some(if held.ended { Duration::ZERO } else { held.deadline.since(now) })
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     client::{Resend, Shared, seconds},
     error::is_lease_gone,
     leases::Lease,
-    lines::{self, LineKeys},
+    lines,
     record::{Record, millis},
     registry::Held,
 };
@@ -75,7 +75,8 @@ impl Shared {
             if needed <= one.held.lease.seconds && moving == 0 {
                 continue;
             }
-            let lease = self.lease(needed.max(one.held.lease.seconds)).await?;
+            let line = self.line_keys(&grant.line);
+            let lease = self.lease_for(&line, needed.max(one.held.lease.seconds)).await?;
             // The new lease may be near its end.
             if lease.arm(self, sent.after(grant.ttl)).await?.is_none() {
                 continue;
@@ -106,14 +107,14 @@ impl Shared {
         for _ in 0..TRIES {
             let mut record = held.record.clone();
             change(&mut record);
-            let put = match lease {
-                Some(lease) => lines::put(&held.key, &record, lease.id),
-                None => lines::put_where_it_is(&held.key, &record),
-            };
+            let (keys, token) = (&held.keys, held.token.unwrap_or_default());
             let txn = Txn::new()
-                .when([lines::is_unchanged(&held.key, held.version)])
-                .and_then([put])
-                .or_else([lines::get(&held.key)]);
+                .when([
+                    lines::is_created_at(&keys.place, token),
+                    lines::is_unchanged(&keys.record, held.version),
+                ])
+                .and_then(lines::put(keys, &record, lease.map(|lease| lease.id)))
+                .or_else([lines::get(&keys.record)]);
             let answer = match self.txn(txn, Resend::Yes).await {
                 Err(error) if is_lease_gone(&error) => {
                     lease.inspect(|lease| lease.end());
@@ -122,7 +123,7 @@ impl Shared {
                 answer => answer?,
             };
             let version = match &answer.parts[..] {
-                [TxnOpResponse::Put(_)] => answer.revision,
+                [TxnOpResponse::Put(_), ..] => answer.revision,
                 [TxnOpResponse::Get(found)] => {
                     let Some(kv) = found.kvs().first() else { break };
                     let Some(stored) = self.own_record(id, held, kv) else { break };
@@ -183,14 +184,14 @@ impl Shared {
         };
         let until = sent.after(longest.min(lease.granted));
         let Some(kept) = lease.arm(self, until).await? else { return lost() };
-        let (found, read) = self.read_keys(group.iter().map(|one| one.held.key.as_slice())).await?;
+        let (found, read) = self.read_keys(group.iter().map(|one| one.held.keys.place.as_slice())).await?;
         if !lease.prove(self, kept, read).await? {
             return lost();
         }
         let mut renewals = Vec::new();
         for one in &group {
             let grant = &grants[one.at];
-            let there = found.get(one.held.key.as_slice());
+            let there = found.get(one.held.keys.place.as_slice());
             let Some(kv) = there.filter(|kv| Some(kv.create_revision()) == one.held.token) else {
                 self.registry.remove(grant.id, one.held.serial);
                 continue;
@@ -278,16 +279,16 @@ impl Shared {
 
     /// Gives a granted claim that is in the line, whosever it is, this id and a lease of this client. `None`: it is not there.
     async fn take_over(&self, from: &Grant, to: ClaimId, sent: Moment) -> Result<Option<Held>> {
-        let line = LineKeys::of(&from.line);
+        let line = self.line_keys(&from.line);
         let token = from.token.as_i64();
         for _ in 0..TRIES {
-            let found = self.get(line.prefix.clone(), line.who_joined_at(token)).await?;
+            let found = self.get(line.records.clone(), line.who_joined_at(token)).await?;
             let Some(kv) = found.kvs.first() else { return Ok(None) };
             let Some(mut record) = Record::decode(kv.value()) else { return Err(unread()) };
             if !record.head.is_granted() || (record.head.id != from.id && record.head.id != to) {
                 return Ok(None);
             }
-            let lease = self.lease(seconds(from.ttl)).await?;
+            let lease = self.lease_for(&line, seconds(from.ttl)).await?;
             if lease.arm(self, sent.after(from.ttl)).await?.is_none() {
                 continue;
             }
@@ -297,7 +298,8 @@ impl Shared {
             let mut held = Held {
                 serial: 0,
                 line: from.line.clone(),
-                key: kv.key().to_vec(),
+                keys: line.by_record(kv.key()),
+                alone: line.shared,
                 token: Some(token),
                 version: kv.mod_revision(),
                 record,
@@ -307,11 +309,13 @@ impl Shared {
                 moving: None,
                 lease,
             };
-            let txn = Txn::new().when([lines::is_unchanged(&held.key, held.version)]).and_then([lines::put(
-                &held.key,
-                &held.record,
-                held.lease.id,
-            )]);
+            let keys = &held.keys;
+            let txn = Txn::new()
+                .when([
+                    lines::is_created_at(&keys.place, token),
+                    lines::is_unchanged(&keys.record, held.version),
+                ])
+                .and_then(lines::put(keys, &held.record, Some(held.lease.id)));
             // Known before it is sent: what may be on the lease must be known.
             held.serial = self.registry.enter(to, held.clone());
             match self.txn(txn, Resend::Yes).await {
