@@ -200,6 +200,8 @@ impl ZooKeeper {
     fn until_ready(&self) -> io::Result<()> {
         let folder = self.node.folder().map(Path::to_owned).unwrap_or_default();
         self.node.until_ready(|| {
+            // It takes seconds, and needs the processor for that.
+            std::thread::sleep(Duration::from_millis(20));
             let here = self.word("conf").is_ok_and(|conf| conf.contains(&*folder.to_string_lossy()));
             here && self.mode().is_some()
         })
