@@ -4,9 +4,11 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use crate::text::{blocks, root};
 
+const GUARANTEES: &str = "docs/guarantees.md";
+
 fn papers() -> Vec<PathBuf> {
     let decisions = fs::read_dir(root().join("docs/decisions")).unwrap().map(|entry| entry.unwrap().path());
-    let papers = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+    let papers = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", GUARANTEES];
     decisions.chain(papers.map(|paper| root().join(paper))).collect()
 }
 
@@ -60,7 +62,7 @@ fn passed(backend: &str) -> BTreeSet<String> {
 }
 
 /// A link whose text is `` `a_test` `` or `` `a::case` `` claims that a test shows something: the file has to hold that
-/// test, and a case has to be among those that SQLite and Redis pass.
+/// test, and a case has to be among those that SQLite, Postgres and Redis pass.
 #[test]
 fn tests_that_are_named_exist() {
     let passed = ["coord-sql", "coord-redis"].map(|backend| (backend, passed(backend)));
@@ -98,4 +100,21 @@ fn the_backend_test_file_is_the_compiled_one() {
     let after = docs.iter().skip_while(|line| **line != "```no_run").skip(1);
     let compiled: Vec<_> = after.take_while(|line| **line != "```").copied().collect();
     assert_eq!(blocks("CONTRIBUTING.md", "rust"), [compiled.join("\n")]);
+}
+
+/// What is said to hold on every backend is shown by cases that all of them pass, clusters too.
+#[test]
+fn what_holds_on_every_backend_is_passed_by_all() {
+    let text = fs::read_to_string(root().join(GUARANTEES)).unwrap();
+    let (_, rules) = text.split_once("## What holds on every backend").unwrap();
+    let (rules, _) = rules.split_once("## Where they differ").unwrap();
+    let passed =
+        ["coord-sql", "coord-redis", "coord-etcd", "coord-zk"].map(|backend| (backend, passed(backend)));
+    let cases: Vec<_> = links(rules).into_iter().filter(|(_, target)| target.contains("/cases/")).collect();
+    assert!(cases.len() > 60, "only {} cases are named", cases.len());
+    for (label, _) in cases {
+        for (backend, passed) in &passed {
+            assert!(passed.contains(label.trim_matches('`')), "{backend} does not pass {label}");
+        }
+    }
 }
