@@ -31,7 +31,7 @@ const TO_OPEN: Duration = Duration::from_secs(2);
 /// The session for what is not leased, where the ensemble allows it.
 const MAIN: Duration = Duration::from_secs(6);
 /// A connection without a sign of life for this long is given up, or earlier for short sessions.
-const SILENCE: Duration = Duration::from_secs(3);
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// A store of claims, values and jobs in a ZooKeeper ensemble; one client of it.
 ///

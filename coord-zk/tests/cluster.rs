@@ -1,0 +1,223 @@
+//! An ensemble of three that loses its leader, or its majority.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{LONG, name, until};
+use coord_conformance::servers::{ZooKeeperEnsemble, ZooKeeperOptions, found};
+use coord_core::{
+    CampaignOptions, Coordinator, Election, Lock, LockOptions,
+    clock::{Clock, Moment},
+};
+
+fn now() -> Moment {
+    Clock::System.now()
+}
+
+fn ensemble() -> Option<ZooKeeperEnsemble> {
+    found(ZooKeeperEnsemble::start(&ZooKeeperOptions::default().with_own()))
+}
+
+fn others(index: usize) -> [usize; 2] {
+    [(index + 1) % 3, (index + 2) % 3]
+}
+
+/// A URL of one server alone, in a place that others can name too.
+fn at(ensemble: &ZooKeeperEnsemble, index: usize, place: &str) -> String {
+    format!("{}{place}", ensemble.server(index).url())
+}
+
+async fn connect(url: &str) -> Coordinator {
+    coord_zk::connect(url).await.unwrap()
+}
+
+/// The leader goes by `how` while locks are held and others wait: nobody who holds loses anything, and there is an answer
+/// within a second after there is a leader again.
+async fn a_leader_goes(ensemble: &mut ZooKeeperEnsemble, how: impl Fn(&ZooKeeperEnsemble, usize)) {
+    let url = ensemble.fresh();
+    let (client, waiter) = (connect(&url).await, connect(&url).await);
+    let options = LockOptions::default().with_ttl(Duration::from_secs(15));
+    let mut guards = Vec::new();
+    for number in 0..20 {
+        guards.push(client.acquire(&name(&format!("lock {number}")), &options).await.unwrap());
+    }
+    let waiting = {
+        let (waiter, options) = (waiter.clone(), options.clone());
+        tokio::spawn(async move { waiter.acquire(&name("lock 0"), &options).await })
+    };
+    let observer = connect(&url).await;
+    let waits = async || {
+        use coord_core::{Inspect, spi::Kind};
+        observer.inspect(Kind::Lock, &name("lock 0")).await.is_ok_and(|line| line.waiters.len() == 1)
+    };
+    until("a waiter", waits).await;
+    let leader = ensemble.until_led(&[0, 1, 2]).unwrap();
+    how(ensemble, leader);
+    let start = now();
+    let servers: &ZooKeeperEnsemble = ensemble;
+    let elected = async {
+        until("a leader", async || {
+            tokio::task::yield_now().await;
+            others(leader).iter().any(|index| servers.server(*index).mode().as_deref() == Some("leader"))
+        })
+        .await;
+        now()
+    };
+    let served = async {
+        let mut failed = 0;
+        loop {
+            let probe = LockOptions::default().with_ttl(LONG);
+            match client.acquire(&name("probe"), &probe).await {
+                Ok(guard) => {
+                    guard.release().await.unwrap();
+                    return now();
+                }
+                Err(error) => {
+                    failed += 1;
+                    assert!(failed < 50, "{error}");
+                }
+            }
+        }
+    };
+    let (elected, served) = tokio::join!(elected, served);
+    println!("leader after {:?}, service after {:?}", elected.since(start), served.since(start));
+    // A busy machine may take longer for everything; half the TTL is what must not be reached.
+    assert!(served.since(elected) < options.ttl / 4, "served {:?} after the election", served.since(elected));
+    for guard in &guards {
+        assert!(guard.is_held(), "a guard was lost");
+        guard.extend(options.ttl).await.unwrap();
+    }
+    let token = guards[0].token();
+    guards.remove(0).release().await.unwrap();
+    let next = tokio::time::timeout(options.ttl / 3, waiting).await.expect("a hint").unwrap().unwrap();
+    assert!(next.token() > token, "{} came after {token}", next.token());
+    for guard in guards {
+        guard.release().await.unwrap();
+    }
+    next.release().await.unwrap();
+    for client in [client, waiter, observer] {
+        client.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_guard_is_lost_with_a_leader() {
+    let Some(mut ensemble) = ensemble() else { return };
+    let mut gone = None;
+    for _ in 0..2 {
+        a_leader_goes(&mut ensemble, |ensemble, leader| ensemble.server(leader).kill().unwrap()).await;
+        let killed = (0..3).find(|index| ensemble.server(*index).mode().is_none()).unwrap();
+        ensemble.restart(killed).unwrap();
+        gone = Some(killed);
+    }
+    assert!(gone.is_some());
+    // One that is stopped keeps its connections and answers nothing.
+    let stopped = std::cell::Cell::new(0);
+    a_leader_goes(&mut ensemble, |ensemble, leader| {
+        stopped.set(leader);
+        ensemble.server(leader).stop().unwrap();
+    })
+    .await;
+    ensemble.server(stopped.get()).resume().unwrap();
+}
+
+/// A leader whose server is cut off from the clients of the others reports that it lost before they elect another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leads_by_a_server_that_stops_is_lost_before_the_next_one_leads() {
+    let Some(ensemble) = ensemble() else { return };
+    let options = CampaignOptions::default().with_ttl(Duration::from_secs(3));
+    for round in 0..2 {
+        let leader = ensemble.until_led(&[0, 1, 2]).unwrap();
+        // Once a follower stops, once the leader of the ensemble.
+        let index = if round == 0 { others(leader)[0] } else { leader };
+        let place = format!("/round-{round}");
+        let rest =
+            others(index).map(|other| format!("127.0.0.1:{}", ensemble.server(other).port())).join(",");
+        let (old, new) =
+            (connect(&at(&ensemble, index, &place)).await, connect(&format!("zk://{rest}{place}")).await);
+        let office = old.campaign(&name("a"), &options).await.unwrap();
+        let next = {
+            let (new, options) = (new.clone(), options.clone());
+            tokio::spawn(async move { (new.campaign(&name("a"), &options).await.unwrap(), now()) })
+        };
+        tokio::time::sleep(options.ttl).await;
+        assert!(office.is_leader(), "it is renewed");
+        ensemble.server(index).stop().unwrap();
+        office.lost().await;
+        let lost = now();
+        let (next, elected) =
+            tokio::time::timeout(Duration::from_secs(30), next).await.expect("the next").unwrap();
+        assert!(lost < elected, "it was lost {:?} after the other led", lost.since(elected));
+        assert!(next.term() > office.term());
+        ensemble.server(index).resume().unwrap();
+        next.resign().await.unwrap();
+    }
+}
+
+/// A server without a majority elects nobody, and who led by it is told so, although the server itself still answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minority_elects_nobody() {
+    let Some(ensemble) = ensemble() else { return };
+    let options = CampaignOptions::default().with_ttl(Duration::from_secs(2));
+    for round in 0..2 {
+        let leader = ensemble.until_led(&[0, 1, 2]).unwrap();
+        // The leader of the ensemble goes on for a while before it notices; so does a follower.
+        let index = if round == 0 { leader } else { others(leader)[0] };
+        let place = format!("/round-{round}");
+        let url = at(&ensemble, index, &place);
+        let (old, new) = (connect(&url).await, connect(&format!("{url}?timeout=2")).await);
+        let office = old.campaign(&name("a"), &options).await.unwrap();
+        for other in others(index) {
+            ensemble.server(other).stop().unwrap();
+        }
+        let candidate = {
+            let (new, options) = (new.clone(), options.clone().with_wait(Duration::from_secs(8)));
+            tokio::spawn(async move { (new.campaign(&name("a"), &options).await, now()) })
+        };
+        // Nobody takes the office from it; it cannot know that.
+        tokio::time::timeout(options.ttl * 2, office.lost()).await.expect("the loss");
+        assert!(!office.is_leader());
+        let (other, lock) = (name("b"), LockOptions::default());
+        let fresh = tokio::time::timeout(Duration::from_secs(20), new.try_acquire(&other, &lock));
+        assert!(fresh.await.expect("a deadline").is_err(), "a minority granted a lock");
+        let (outcome, ended) = candidate.await.unwrap();
+        assert!(outcome.is_err(), "a minority elected {outcome:?} at {ended:?}");
+        for other in others(index) {
+            ensemble.server(other).resume().unwrap();
+        }
+        // With the majority everything comes back.
+        let again = async || new.campaign(&name("a"), &options).await;
+        let mut outcome = again().await;
+        let start = now();
+        while outcome.is_err() && now().since(start) < Duration::from_secs(30) {
+            outcome = again().await;
+        }
+        let next = outcome.unwrap();
+        assert!(next.term() > office.term());
+        next.resign().await.unwrap();
+    }
+}
+
+/// A token of a later epoch is greater, whatever the numbers of nodes say.
+#[tokio::test]
+async fn tokens_grow_over_leaders_and_restarts() {
+    let Some(mut ensemble) = ensemble() else { return };
+    let client = connect(&ensemble.fresh()).await;
+    let options = LockOptions::default().with_ttl(LONG);
+    let mut last = None;
+    for _ in 0..2 {
+        let guard = client.acquire(&name("a"), &options).await.unwrap();
+        assert!(Some(guard.token()) > last);
+        last = Some(guard.token());
+        guard.release().await.unwrap();
+        let leader = ensemble.until_led(&[0, 1, 2]).unwrap();
+        ensemble.server(leader).kill().unwrap();
+        ensemble.restart(leader).unwrap();
+    }
+    let mut guard = client.acquire(&name("a"), &options).await;
+    while guard.is_err() {
+        guard = client.acquire(&name("a"), &options).await;
+    }
+    assert!(Some(guard.unwrap().token()) > last);
+}
