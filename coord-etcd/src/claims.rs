@@ -269,7 +269,7 @@ impl Shared {
             }),
             (true, false, [TxnOpResponse::Get(places), TxnOpResponse::Get(first)]) => Ok(Seen::Outside {
                 places: joining.line.in_order(places.kvs()),
-                first: first.kvs().first().and_then(holder),
+                first: holder(places.kvs(), first.kvs()),
                 revision: answer.revision,
             }),
             (false, _, [TxnOpResponse::Get(own), TxnOpResponse::Get(places)]) => {
@@ -359,13 +359,15 @@ impl Shared {
             let answer = self.send(joining, txn).await?;
             term = answer.term;
             seen = match &answer.parts[..] {
-                [TxnOpResponse::Put(_)] => Seen::Granted { token: answer.revision, version: answer.revision },
+                [TxnOpResponse::Put(_), ..] => {
+                    Seen::Granted { token: answer.revision, version: answer.revision }
+                }
                 [TxnOpResponse::Get(own), TxnOpResponse::Get(places), _] if !own.kvs().is_empty() => {
                     found(joining, own.kvs(), places.kvs(), answer.revision)?
                 }
                 [_, TxnOpResponse::Get(places), TxnOpResponse::Get(first)] => Seen::Outside {
                     places: line.in_order(places.kvs()),
-                    first: first.kvs().first().and_then(holder),
+                    first: holder(places.kvs(), first.kvs()),
                     revision: answer.revision,
                 },
                 _ => return Err(unread()),
@@ -431,10 +433,13 @@ fn has_room<'a>(claim: &Claim, ahead: impl Iterator<Item = &'a Place>) -> bool {
     ahead + u64::from(claim.weight) <= u64::from(claim.limit)
 }
 
-fn holder(kv: &KeyValue) -> Option<Holder> {
-    // One of another client is called by its lease.
-    let owner = Record::decode(kv.value()).map_or_else(|| foreign(kv.lease()), |record| record.head.owner);
-    Some(Holder { owner, token: token_of(kv.create_revision()).ok()? })
+/// Who stands first, of these places, if this is the first record.
+fn holder(places: &[KeyValue], first: &[KeyValue]) -> Option<Holder> {
+    let place = places.iter().min_by_key(|place| place.create_revision())?;
+    let record = first.first().filter(|kv| kv.create_revision() == place.create_revision());
+    let record = record.and_then(|kv| Record::decode(kv.value()));
+    let owner = record.map_or_else(|| foreign(place.lease()), |record| record.head.owner);
+    Some(Holder { owner, token: token_of(place.create_revision()).ok()? })
 }
 
 /// What whoever is no client of this library is called.

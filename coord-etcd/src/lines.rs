@@ -107,13 +107,13 @@ impl LineKeys {
         TxnOp::get(self.prefix.clone(), Some(GetOptions::new().with_range(self.end.clone()).with_keys_only()))
     }
 
-    /// Who stands first, with the value.
+    /// The first record.
     pub(crate) fn first(&self) -> TxnOp {
         let options = GetOptions::new()
-            .with_range(self.end.clone())
+            .with_range(end_of(&self.records))
             .with_sort(SortTarget::Create, SortOrder::Ascend)
             .with_limit(1);
-        TxnOp::get(self.prefix.clone(), Some(options))
+        TxnOp::get(self.records.clone(), Some(options))
     }
 
     /// Everybody, with values; and behind it, where they are elsewhere, the records.

@@ -194,7 +194,9 @@ async fn locks_of_the_shared_layout_do_all_that_others_do() {
     assert!(!reader.is_finished());
     theirs.end().await;
     let reader = tokio::time::timeout(LONG, reader).await.unwrap().unwrap().unwrap();
-    let other = two.read(&name("kept"), &options()).await.unwrap();
+    let other = two.try_read(&name("kept"), &options()).await.unwrap();
+    let refused = two.try_acquire(&name("kept"), &options().with_owner("two")).await.unwrap_err();
+    assert!(refused.to_string().contains(one.owner()), "{refused}");
     let mut theirs = Ctl::lock(&server, "kept", "10");
     let silent = tokio::time::timeout(Duration::from_millis(500), theirs.lines.next_line()).await;
     assert!(silent.is_err(), "{silent:?}");
