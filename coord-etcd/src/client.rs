@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use crate::{
     config::{Config, IntoConfig},
     error::{closed, from_etcd, is_granted_already, is_lease_gone, too_slow},
-    jobs::{Extended, Tails},
+    jobs::{Crowds, Extended, Tails},
     leases::Leases,
     link::{Link, Links},
     registry::Registry,
@@ -30,6 +30,9 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 
 /// How often all members may refuse a connection before the operation fails.
 const ROUNDS: usize = 2;
+
+/// How long an operation of several requests may take.
+const TO_ANSWER: Duration = Duration::from_secs(10);
 
 /// Whether a request may be sent again when it is not known what became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) rubbish: Rubbish,
     pub(crate) tails: Tails,
     pub(crate) extended: Extended,
+    pub(crate) crowds: Crowds,
     /// This client's name in claims: 32 hexadecimal digits, fresh for every client.
     pub(crate) id: String,
     pub(crate) leases: Leases,
@@ -138,6 +142,7 @@ impl Store {
             rubbish: Rubbish::default(),
             tails: Tails::default(),
             extended: Extended::default(),
+            crowds: Crowds::default(),
             id,
             leases: Leases::default(),
             registry: Registry::default(),
@@ -309,6 +314,17 @@ impl Shared {
             left: (state.ttl() >= 0).then(|| whole(state.ttl())),
             keys: state.keys().to_vec(),
         })
+    }
+
+    /// An operation of several requests, each of which has its own time.
+    ///
+    /// # Errors
+    /// As the operation's; that nobody knows what became of it, if all of them together take too long.
+    pub(crate) async fn in_time<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
+        match tokio::time::timeout(TO_ANSWER, operation).await {
+            Ok(answer) => answer,
+            Err(_) => Err(too_slow(&self.config, true)),
+        }
     }
 
     /// Sends a request until it is answered or the time is over: to the member in use, and to the next one if that fails.

@@ -25,6 +25,7 @@
 //! slow it down; items that are ready, or behind others of their group, do not. A purge is not one step but one for some hundred items,
 //! and what is pushed meanwhile stays.
 
+mod crowd;
 mod dead;
 mod group;
 mod push;
@@ -48,7 +49,7 @@ use coord_core::{
 use futures_util::stream;
 
 use self::record::{Keys, LEASED};
-pub(crate) use self::{push::Tails, settle::Extended};
+pub(crate) use self::{crowd::Crowds, push::Tails, settle::Extended};
 use crate::{client::Store, wakeups::Of};
 
 /// How long items that are gone are remembered, at least.
@@ -101,15 +102,15 @@ impl Pace {
 #[async_trait]
 impl Jobs for Store {
     async fn push(&self, push: &Push) -> Result<Pushed> {
-        self.shared.push(push).await
+        self.shared.in_time(self.shared.push(push)).await
     }
 
     async fn receive(&self, receive: &Receive) -> Result<Received> {
-        self.shared.receive(receive).await
+        self.shared.in_time(self.shared.receive(receive)).await
     }
 
     async fn settle(&self, queue: &QueueId, settlements: &[Settlement]) -> Result<Vec<Settled>> {
-        self.shared.settle(queue, settlements).await
+        self.shared.in_time(self.shared.settle(queue, settlements)).await
     }
 
     async fn dead(&self, queue: &QueueId, after: Option<ItemId>, limit: u32) -> Result<Vec<DeadItem>> {
@@ -118,11 +119,11 @@ impl Jobs for Store {
 
     async fn requeue(&self, queue: &QueueId, items: &[ItemId]) -> Result<u64> {
         // Some of the steps may have been done.
-        self.shared.requeue(queue, items).await.map_err(Error::with_unknown_effect)
+        self.shared.in_time(self.shared.requeue(queue, items)).await.map_err(Error::with_unknown_effect)
     }
 
     async fn drop_dead(&self, queue: &QueueId, items: &[ItemId]) -> Result<u64> {
-        self.shared.drop_items(queue, items).await.map_err(Error::with_unknown_effect)
+        self.shared.in_time(self.shared.drop_items(queue, items)).await.map_err(Error::with_unknown_effect)
     }
 
     async fn stats(&self, queue: &QueueId) -> Result<QueueStats> {
@@ -130,7 +131,7 @@ impl Jobs for Store {
     }
 
     async fn purge(&self, queue: &QueueId) -> Result<u64> {
-        self.shared.purge_queue(queue).await.map_err(Error::with_unknown_effect)
+        self.shared.in_time(self.shared.purge_queue(queue)).await.map_err(Error::with_unknown_effect)
     }
 
     fn wakeups(&self, queue: &QueueId) -> Wakeups {

@@ -241,7 +241,7 @@ impl Values for Store {
     }
 
     async fn commit(&self, transaction: &Transaction) -> Result<Committed> {
-        self.shared.commit(transaction).await
+        self.shared.in_time(self.shared.commit(transaction)).await
     }
 
     async fn changes(&self, prefix: &Prefix, since: u64) -> Result<Changes> {
@@ -250,7 +250,7 @@ impl Values for Store {
     }
 
     async fn history(&self, key: &KeyId, limit: u32) -> Result<Vec<Stored>> {
-        self.shared.states(key, limit as usize).await
+        self.shared.in_time(self.shared.states(key, limit as usize)).await
     }
 
     fn wakeups(&self, prefix: &Prefix) -> Wakeups {

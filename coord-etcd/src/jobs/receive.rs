@@ -27,7 +27,7 @@ use crate::{
 const BYTES: u32 = 2 * 1024 * 1024;
 
 /// How many items a receive of one item has in view, should others take the first ones.
-const VIEW: usize = 4;
+const VIEW: usize = 8;
 
 /// How many items are put back in one step.
 const BATCH: usize = 200;
@@ -49,6 +49,10 @@ impl Shared {
     pub(super) async fn receive(&self, receive: &Receive) -> Result<Received> {
         let keys = Keys::of(&receive.queue);
         let (mut pace, mut lease) = (Pace::default(), None);
+        let pause = self.crowds.pause(&receive.queue);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         let received = loop {
             let view = self.view(&keys, receive).await?;
             if view.tried.1 > 0 {
@@ -84,16 +88,19 @@ impl Shared {
             };
             match self.take(&keys, receive, view.tried.1, ready, &under).await {
                 Ok(deliveries) if !deliveries.is_empty() => {
+                    self.crowds.ended(&receive.queue, true);
                     return Ok(Received { deliveries, look_again_in: None });
                 }
                 Ok(_) => {
                     lease = Some(under);
+                    self.crowds.lost(&receive.queue);
                     pace.wait().await?;
                 }
                 Err(error) if is_lease_gone(&error) && error.effect() == Effect::None => pace.wait().await?,
                 Err(error) => return Err(error),
             }
         };
+        self.crowds.ended(&receive.queue, !received.deliveries.is_empty());
         if let Some(Lease(id, _)) = lease {
             // Nothing stands under it. It would end by itself.
             let _ = self.revoke(id).await;
