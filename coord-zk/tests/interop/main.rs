@@ -1,0 +1,297 @@
+//! The layouts for other clients of ZooKeeper, with two of them: kazoo, which a virtual environment gets from PyPI, and
+//! Apache Curator, where Debian's archives of classes and a compiler of Java are installed.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use common::{LONG, claim, granted, hint, hosts, ids, line, name, open, place, raw, root, waiting};
+use coord_core::{
+    ErrorKind, Lock, LockOptions, RwLock,
+    spi::{Claim, Claims, Renewal},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    sync::OnceCell,
+};
+
+/// Another library's lock, as a program that takes arguments.
+#[derive(Debug, Clone)]
+struct Library {
+    command: Vec<String>,
+}
+
+/// Says why a test is ignored, which it must not be in CI.
+fn missing(what: &str, why: &str) -> Option<Library> {
+    assert!(std::env::var("CI").is_err(), "{what} cannot be had: {why}");
+    eprintln!("ignored: {what} cannot be had: {why}");
+    None
+}
+
+async fn succeeds(command: &mut Command) -> Result<(), String> {
+    match command.stdin(Stdio::null()).output().await {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop")
+}
+
+async fn kazoo() -> Option<Library> {
+    static MADE: OnceCell<Option<Library>> = OnceCell::const_new();
+    let make = async || {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kazoo");
+        let python = folder.join("bin/python");
+        let has = async || succeeds(Command::new(&python).args(["-c", "import kazoo"])).await;
+        if has().await.is_err() {
+            let made = succeeds(Command::new("python3").args(["-m", "venv"]).arg(&folder)).await;
+            let install = ["-m", "pip", "install", "--quiet", "kazoo>=2.9"];
+            let installed = match made {
+                Ok(()) => succeeds(Command::new(&python).args(install)).await,
+                error => error,
+            };
+            if let Err(why) = installed {
+                return missing("kazoo", &why);
+            }
+        }
+        let script = sources().join("lock.py");
+        Some(Library { command: vec![python.display().to_string(), script.display().to_string()] })
+    };
+    MADE.get_or_init(make).await.clone()
+}
+
+async fn curator() -> Option<Library> {
+    static MADE: OnceCell<Option<Library>> = OnceCell::const_new();
+    const CLASSES: &str = "/usr/share/java/curator-recipes.jar";
+    let make = async || {
+        if !Path::new(CLASSES).exists() {
+            return missing("Curator", "install libcurator-recipes-java");
+        }
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("curator");
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut compile = Command::new("javac");
+        compile.args(["-cp", CLASSES, "-d"]).arg(&folder).arg(sources().join("Lock.java"));
+        if let Err(why) = succeeds(&mut compile).await {
+            return missing("Curator", &format!("javac: {why}"));
+        }
+        let classes = format!("{CLASSES}:/usr/share/java/slf4j-nop.jar:{}", folder.display());
+        let command = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &classes, "Lock"];
+        Some(Library { command: command.map(str::to_owned).into() })
+    };
+    MADE.get_or_init(make).await.clone()
+}
+
+impl Library {
+    /// Runs a command on the lock at this name.
+    fn start(&self, url: &str, name: &str, patterns: &str, words: &[&str]) -> Running {
+        let mut command = Command::new(&self.command[0]);
+        let path = format!("{}/{name}", root(url));
+        command.args(&self.command[1..]).args([hosts(url), &path, patterns]).args(words);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        Running { input: child.stdin.take(), output, child }
+    }
+
+    async fn try_lock(&self, url: &str, name: &str, patterns: &str) -> bool {
+        match self.start(url, name, patterns, &["try"]).says().await.as_str() {
+            "True" => true,
+            "False" => false,
+            other => panic!("{other}"),
+        }
+    }
+}
+
+struct Running {
+    input: Option<ChildStdin>,
+    output: Lines<BufReader<ChildStdout>>,
+    child: Child,
+}
+
+impl Running {
+    /// The next line that it prints.
+    async fn says(&mut self) -> String {
+        let line = tokio::time::timeout(Duration::from_secs(60), self.output.next_line()).await;
+        match line.expect("a line in time").unwrap() {
+            Some(line) => line,
+            None => {
+                let mut errors = String::new();
+                let mut stderr = self.child.stderr.take().unwrap();
+                tokio::io::AsyncReadExt::read_to_string(&mut stderr, &mut errors).await.unwrap();
+                panic!("it ended: {errors}")
+            }
+        }
+    }
+
+    async fn go_on(&mut self) {
+        self.input.as_mut().unwrap().write_all(b"\n").await.unwrap();
+    }
+}
+
+fn with(url: &str, layout: &str) -> String {
+    format!("{url}?layout={layout}")
+}
+
+/// Both roles: the other library waits for us, and we for it.
+async fn both_respect_each_other(library: &Library, layout: &str, patterns: &str) {
+    let Some(url) = place() else { return };
+    let client = coord_zk::connect(with(&url, layout)).await.unwrap();
+    let options = LockOptions::default().with_ttl(LONG);
+    let guard = client.acquire(&name("deep/stock"), &options).await.unwrap();
+    assert!(!library.try_lock(&url, "deep/stock", patterns).await, "{layout}: it entered while we hold");
+    // It waits its turn, and comes to it.
+    let mut waiter = library.start(&url, "deep/stock", patterns, &["hold"]);
+    tokio::time::timeout(Duration::from_secs(2), waiter.says()).await.expect_err("it entered while we hold");
+    assert!(guard.is_held());
+    let token = guard.token();
+    guard.release().await.unwrap();
+    assert_eq!(waiter.says().await, "held");
+    let error = client.try_acquire(&name("deep/stock"), &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotGranted, "{error}");
+    let ours = {
+        let (client, options) = (client.clone(), options.clone());
+        tokio::spawn(async move { client.acquire(&name("deep/stock"), &options).await.unwrap() })
+    };
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!ours.is_finished(), "we entered while it holds");
+    waiter.go_on().await;
+    assert_eq!(waiter.says().await, "released");
+    let guard = tokio::time::timeout(Duration::from_secs(20), ours).await.expect("a hint").unwrap();
+    assert!(guard.token() > token);
+    guard.release().await.unwrap();
+    let left = raw(&url).await.list_children(&format!("{}/deep/stock", root(&url))).await;
+    assert!(left.is_err() || left.unwrap().is_empty(), "something was left behind");
+}
+
+/// Each increments a number that nothing else guards, in turn with the other.
+async fn nobody_loses_an_update(library: &Library, layout: &str, patterns: &str) {
+    const ROUNDS: u32 = 60;
+    let Some(url) = place() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("number");
+    std::fs::write(&file, "0").unwrap();
+    let rounds = ROUNDS.to_string();
+    let mut other = library.start(&url, "stock", patterns, &["count", file.to_str().unwrap(), &rounds]);
+    let options = LockOptions::default().with_ttl(LONG);
+    let ours = (0..2).map(|_| {
+        let (url, options, file) = (with(&url, layout), options.clone(), file.clone());
+        async move {
+            let client = coord_zk::connect(url).await.unwrap();
+            for _ in 0..ROUNDS {
+                let guard = client.acquire(&name("stock"), &options).await.unwrap();
+                let number: u32 = std::fs::read_to_string(&file).unwrap().parse().unwrap();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                std::fs::write(&file, (number + 1).to_string()).unwrap();
+                guard.release().await.unwrap();
+            }
+        }
+    });
+    futures_util::future::join_all(ours).await;
+    assert_eq!(other.says().await, "done");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), (3 * ROUNDS).to_string());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kazoo_and_we_respect_each_other() {
+    let Some(kazoo) = kazoo().await else { return };
+    for (layout, patterns) in [("kazoo", ""), ("interop", ""), ("curator", "lock-")] {
+        both_respect_each_other(&kazoo, layout, patterns).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn curator_and_we_respect_each_other() {
+    let Some(curator) = curator().await else { return };
+    for layout in ["curator", "interop"] {
+        both_respect_each_other(&curator, layout, "").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_update_is_lost_beside_kazoo() {
+    let Some(kazoo) = kazoo().await else { return };
+    for layout in ["kazoo", "interop"] {
+        nobody_loses_an_update(&kazoo, layout, "").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_update_is_lost_beside_curator() {
+    let Some(curator) = curator().await else { return };
+    for layout in ["curator", "interop"] {
+        nobody_loses_an_update(&curator, layout, "").await;
+    }
+}
+
+/// Among our own clients the order, the tokens and the hand-over are as in our own layout, whichever of the others each uses.
+#[tokio::test]
+async fn among_ourselves_nothing_changes() {
+    let Some(url) = place() else { return };
+    let line = line("own");
+    for layouts in [["curator"; 2], ["kazoo"; 2], ["interop"; 2], ["curator", "kazoo"], ["interop", "kazoo"]]
+    {
+        let [one, two] = [open(&with(&url, layouts[0])).await, open(&with(&url, layouts[1])).await];
+        let stores = [&one, &two];
+        let claims: Vec<_> = (0..6).map(|_| claim(&line)).collect();
+        let mut last = granted(one.claim(&claims[0]).await.unwrap()).token;
+        for (at, claim) in claims.iter().enumerate().skip(1) {
+            waiting(stores[at % 2].claim(claim).await.unwrap());
+        }
+        let expected: Vec<_> = claims.iter().map(|claim| claim.id).collect();
+        assert_eq!(ids(&one, &line).await, expected, "{layouts:?}");
+        for at in 1..6 {
+            let (before, now) = (stores[(at - 1) % 2], stores[at % 2]);
+            let mut hints = now.wakeups(&line, Some(claims[at].id));
+            before.withdraw(&line, claims[at - 1].id).await.unwrap();
+            hint(&mut hints).await;
+            let grant = granted(now.claim(&claims[at]).await.unwrap());
+            assert!(grant.token > last);
+            last = grant.token;
+            assert_eq!(now.renew(&[grant]).await.unwrap(), [Renewal::Renewed]);
+        }
+        // A longer lease than the session's, and an heir.
+        let grant = granted(two.claim(&claims[5]).await.unwrap());
+        let longer = coord_core::spi::Grant { ttl: LONG * 2, ..grant.clone() };
+        assert_eq!(two.renew(std::slice::from_ref(&longer)).await.unwrap(), [Renewal::Renewed]);
+        let heir = coord_core::spi::ClaimId::random();
+        assert_eq!(one.adopt(&longer, heir).await.unwrap(), Renewal::Renewed, "{layouts:?}");
+        assert_eq!(two.renew(&[longer]).await.unwrap(), [Renewal::Lost]);
+        let entries = one.line(&line).await.unwrap().entries;
+        assert_eq!(
+            entries.iter().map(|entry| (entry.id, entry.token)).collect::<Vec<_>>(),
+            [(heir, grant.token)]
+        );
+        one.withdraw(&line, heir).await.unwrap();
+        let left = raw(&url).await.list_children(&format!("{}/own", root(&url))).await;
+        assert!(left.is_err() || left.unwrap().is_empty(), "{layouts:?}");
+    }
+}
+
+/// What other libraries could not respect is refused, before anything is sent.
+#[tokio::test]
+async fn what_others_could_not_respect_is_refused() {
+    let Some(url) = place() else { return };
+    let client = coord_zk::connect(with(&url, "interop")).await.unwrap();
+    let options = LockOptions::default();
+    assert_eq!(client.read(&name("a"), &options).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    for bad in ["a//b", "../a", "a/", "🦀"] {
+        let error = client.acquire(&name(bad), &options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidName, "{bad}: {error}");
+    }
+    // Whatever else stands in the folder is in nobody's way.
+    let raw = raw(&url).await;
+    let everyone = zookeeper_client::CreateMode::Persistent.with_acls(zookeeper_client::Acls::anyone_all());
+    raw.mkdir(&format!("{}/a/something-0000000000", root(&url)), &everyone).await.unwrap();
+    let store = open(&with(&url, "interop")).await;
+    let attempt = Claim { wait: false, ..claim(&line("a")) };
+    granted(store.claim(&attempt).await.unwrap());
+}
