@@ -4,6 +4,7 @@ mod stores;
 
 use std::{sync::Arc, time::Duration};
 
+use coord_conformance::servers::{EtcdCluster, EtcdOptions, found};
 use coord_core::{
     Change, ConfigEvent, ConfigStore, Coordinator, Effect, ErrorKind, FencingToken, Name, Namespace,
     memory::Store as Memory,
@@ -11,6 +12,7 @@ use coord_core::{
         Changes, Committed, Condition, KeyId, Prefix, Stored, Transaction, Values, Write, WriteId,
     },
 };
+use coord_etcd::Store;
 use fastrand::Rng;
 use stores::{
     calls, compact, hint, keys, left, more, name, namespace, open, plain_server, quiet, raw, server, stop,
@@ -60,6 +62,10 @@ fn all(changes: Changes) -> Vec<Stored> {
         Changes::All { entries, .. } => entries,
         Changes::Gap => panic!("a gap"),
     }
+}
+
+fn text(stored: &Stored) -> String {
+    String::from_utf8(stored.value.clone().unwrap()).unwrap()
 }
 
 type Shape = (Name, Option<Vec<u8>>, Option<FencingToken>, String);
@@ -482,7 +488,7 @@ async fn a_page_of_large_values_ends_early_and_nothing_is_left_out() {
 #[tokio::test]
 async fn a_transaction_without_an_answer_is_done_once() {
     let Some(server) = server() else { return };
-    let store = coord_etcd::Store::open(format!("{}?timeout=1", server.url())).await.unwrap();
+    let store = Store::open(format!("{}?timeout=1", server.url())).await.unwrap();
     store.commit(&put("k", b"0")).await.unwrap();
     for round in 1..=3 {
         let writes: Vec<_> =
@@ -541,6 +547,64 @@ async fn a_watch_goes_on_after_the_server_was_away() {
             event => panic!("{event:?}"),
         }
     }
+}
+
+/// Clients count in one key while the leader of three is killed, and the next one stopped. Each number was written once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_leader_loses_no_write() {
+    let Some(mut cluster) = found(EtcdCluster::start(&EtcdOptions::default())) else { return };
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut work = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let (store, stop) = (Store::open(cluster.url()).await.unwrap(), Arc::clone(&stop));
+        work.spawn(async move {
+            let mut counted = 0_u64;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let Ok((found, _)) = Values::get(&*store, &key("number")).await else { continue };
+                let number = found.as_ref().map_or(0, |found| text(found).parse::<u64>().unwrap());
+                let condition = found.map_or(Condition::Absent, |found| Condition::Version(found.version));
+                let change = Change::Put((number + 1).to_string().into_bytes());
+                // The second key, with its token, makes it a transaction in two steps.
+                let mut writes = vec![("number", condition, change)];
+                if counted % 2 == 1 {
+                    writes.push(("mark", token(1), Change::Fence));
+                }
+                let transaction = transaction(writes);
+                let committed = loop {
+                    match store.commit(&transaction).await {
+                        Ok(committed) => break committed,
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+                    }
+                };
+                counted += u64::from(matches!(committed, Committed::Done { .. }));
+            }
+            counted
+        });
+    }
+    let a_while = || tokio::time::sleep(Duration::from_secs(1));
+    a_while().await;
+    let leader = cluster.leader().unwrap();
+    cluster.kill(leader).unwrap();
+    cluster.leader_but(leader).unwrap();
+    a_while().await;
+    cluster.restart(leader).unwrap();
+    let leader = cluster.leader().unwrap();
+    cluster.stop(leader).unwrap();
+    cluster.leader_but(leader).unwrap();
+    a_while().await;
+    cluster.resume(leader).unwrap();
+    a_while().await;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut counted = 0;
+    while let Some(worker) = work.join_next().await {
+        counted += worker.unwrap();
+    }
+    let store = Store::open(cluster.url()).await.unwrap();
+    let states = store.history(&key("number"), 1_000).await.unwrap();
+    let number: u64 = text(&states[0]).parse().unwrap();
+    assert_eq!(number, counted);
+    let numbers: Vec<_> = states.iter().map(|state| text(state).parse::<u64>().unwrap()).collect();
+    assert!(numbers.iter().zip((1..=number).rev()).all(|(one, other)| *one == other), "{numbers:?}");
 }
 
 /// The lease on which ids are remembered is revoked by somebody else.

@@ -9,7 +9,7 @@ use std::{
 use coord_conformance::servers::{EtcdCluster, EtcdOptions, found};
 use coord_core::{
     Effect, Error, ErrorKind,
-    spi::jobs::{ItemId, Jobs, NewItem, Pushed, QueueStats, Receive, Settled, Settlement, Word},
+    spi::jobs::{ItemId, Jobs, NewItem, Push, Pushed, QueueStats, Receive, Settled, Settlement, Word},
 };
 use coord_etcd::Store;
 use fastrand::Rng;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     LONG, NOTHING, grouped, item, one, parts, push, queue, receive, say, settle,
-    stores::{open, server, stop},
+    stores::{hint, open, server, server_with, stop},
 };
 
 /// Sends an operation again until it is answered.
@@ -272,6 +272,32 @@ async fn a_purge_leaves_no_group_behind() {
     }
     drain(&*store, &queue, &Mutex::default()).await;
     assert!(parts(&server).await.is_empty());
+}
+
+#[tokio::test]
+async fn rights_on_our_own_keys_are_enough() {
+    let options = EtcdOptions::default().with_user("worker", "right", &["coord/"]);
+    let Some(server) = server_with(&options) else { return };
+    let store = Store::open(server.url_as("worker", "right")).await.unwrap();
+    let queue = queue("rights");
+    let mut wakeups = Jobs::wakeups(&*store, &queue);
+    hint(&mut wakeups).await;
+    let bounded = |items| Push { capacity: Some(3), ..push(&queue, items) };
+    store.push(&bounded(vec![grouped(b"a", "g"), grouped(b"b", "g"), item(b"c")])).await.unwrap();
+    assert_eq!(store.push(&bounded(vec![item(b"d")])).await.unwrap(), Pushed::Full);
+    let taken = store.receive(&receive(&queue, 9)).await.unwrap().deliveries;
+    for (taken, word) in taken.iter().zip([
+        Word::Nack { delay: Duration::ZERO, max_attempts: Some(1) },
+        Word::Nack { delay: LONG, max_attempts: None },
+    ]) {
+        assert_eq!(settle(&*store, &queue, taken, Word::Extend(LONG * 2)).await, Settled::Done);
+        assert_eq!(settle(&*store, &queue, taken, word).await, Settled::Done);
+    }
+    hint(&mut wakeups).await;
+    let next = one(&*store, &queue).await;
+    assert_eq!(settle(&*store, &queue, &next, Word::Ack).await, Settled::Done);
+    assert_eq!(store.requeue(&queue, &[taken[0].id]).await.unwrap(), 1);
+    assert_eq!(store.purge(&queue).await.unwrap(), 2);
 }
 
 /// The leader of three is killed, and later another one stopped, while clients work.
