@@ -18,8 +18,11 @@
 //!   too small then.
 //! * **The clock**: delays, and how long ids are remembered, are judged by the servers' wall clocks: a step there, or a new
 //!   leader with another time, moves them by as much. Leases are not.
-//! * **A listing** of a queue costs the names of its items, about 60 bytes each: with a thousand items a receive takes as good
-//!   as no longer than with one, with a hundred thousand it moves some 7 MB. Keep queues short, or split them by name.
+//! * **Long queues**: a listing costs the names of the items, some 30 to 60 bytes each. From a hundred on, a client that receives
+//!   follows the queue by a watch instead (see [`mirror`]), so that a receive from a thousand items takes about as long as one
+//!   from ten. It still goes through all of them to find what is next: with 20,000 items that took 3 ms, and the first
+//!   listing 30 ms. Pushes with a capacity, counting and late words list. A hundred thousand items are some megabytes a
+//!   listing: split such queues by name.
 //! * **What stays** of a queue that was used once are eight nodes; of an item, none, eleven minutes after the last of its
 //!   neighbours was acknowledged.
 
