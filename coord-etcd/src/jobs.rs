@@ -18,6 +18,10 @@
 //! and so does a delay; nobody's delivery ends early by that. A delay is a whole number of seconds, rounded up, and no
 //! shorter than the shortest lease of the server, which is two seconds unless its election timeout was changed.
 //!
+//! # Tokens
+//! The token of a delivery is 1,024 times the revision of the receive that made it, and its place among those of that receive. It is no
+//! number to be compared with the token of a lock, which is a revision: a key of fenced storage takes those of one kind.
+//!
 //! # Limits
 //! A push has at most 1.5 MB with all its keys, unless the server is told otherwise: 1,000 items with 1 MiB together fit if the
 //! names of queue and groups are short. Larger ones are refused whole, as too large. A receive brings at most 2 MiB, or one item. The
