@@ -15,7 +15,7 @@ use crate::{
     client::{Answer, Resend, Shared, Store, seconds},
     error::{is_lease_gone, misread},
     leases::Lease,
-    lines::{self, LineKeys},
+    lines::{self, ClaimKeys, LineKeys},
     record::Record,
     registry::Held,
     waiting::{Place, Waiter},
@@ -50,8 +50,8 @@ impl Claims for Store {
         self.shared.withdraw(line, id).await
     }
 
-    async fn hand_over(&self, _: &Grant, _: ClaimId) -> Result<HandOver> {
-        Err(Error::new(ErrorKind::Unsupported, "the etcd backend does not hand over; choose another store"))
+    async fn hand_over(&self, from: &Grant, to: ClaimId) -> Result<HandOver> {
+        self.shared.hand_over(from, to).await
     }
 
     async fn adopt(&self, from: &Grant, to: ClaimId) -> Result<Renewal> {
@@ -76,24 +76,32 @@ impl Claims for Store {
 }
 
 /// A claim on its way.
-struct Joining<'a> {
-    claim: &'a Claim,
-    line: LineKeys,
-    held: Held,
+pub(crate) struct Joining<'a> {
+    pub(crate) claim: &'a Claim,
+    pub(crate) line: LineKeys,
+    pub(crate) held: Held,
+    /// The record if it is granted now.
+    granted: Record,
     /// The moment until which its lease has to run.
     until: Moment,
 }
 
+/// A claim that is in the line.
+#[derive(Debug, Clone)]
+pub(crate) struct Standpoint {
+    pub(crate) keys: ClaimKeys,
+    pub(crate) token: i64,
+    /// The last revision of its record.
+    pub(crate) version: i64,
+    pub(crate) record: Record,
+}
+
 /// What a look at the line found.
-enum Seen {
-    Granted {
-        token: i64,
-        version: i64,
-    },
+pub(crate) enum Seen {
+    Granted(Standpoint),
     /// In the line, at this revision.
     Waiting {
-        token: i64,
-        version: i64,
+        at: Standpoint,
         places: Vec<Place>,
         revision: i64,
     },
@@ -141,7 +149,7 @@ impl Shared {
                 let mut held = Held {
                     serial: 0,
                     line: claim.line.clone(),
-                    keys: line.of_claim(claim.id, claim.weight, lease.id),
+                    keys: line.of_claim(claim.id, claim.weight, claim.priority, lease.id),
                     alone: line.shared,
                     token: None,
                     version: 0,
@@ -150,6 +158,7 @@ impl Shared {
                     ended: false,
                     leaving: false,
                     moving: None,
+                    turn: Arc::default(),
                     lease,
                 };
                 held.serial = self.registry.enter(claim.id, held.clone());
@@ -158,7 +167,7 @@ impl Shared {
         };
         let ttl = claim.ttl.min(held.lease.granted);
         let until = sent.after(ttl);
-        let joining = Joining { claim, line, held, until };
+        let joining = Joining { claim, line, granted: held.record.granted(), held, until };
         // A lease that is kept alive at the same time surely runs for the whole TTL after this was sent.
         let lease = joining.held.lease.clone();
         let look = async { if looked { self.look(&joining).await } else { self.join(&joining).await } };
@@ -195,28 +204,26 @@ impl Shared {
     /// Writes down what was seen, and answers it; `None` if the claim ended meanwhile.
     async fn note(&self, joining: &Joining<'_>, seen: Seen, ttl: Duration) -> Result<Option<Standing>> {
         let (id, serial) = (joining.claim.id, joining.held.serial);
-        let noted = |token: i64, version: i64, granted: bool| {
+        let noted = |at: Standpoint| {
             self.registry.update(id, serial, |held| {
-                held.token = Some(token);
-                held.version = version;
+                (held.keys, held.token) = (at.keys, Some(at.token));
+                (held.version, held.record) = (at.version, at.record);
                 held.deadline = held.deadline.max(joining.until);
-                if granted && !held.record.head.is_granted() {
-                    held.record = held.record.granted();
-                }
             })
         };
         Ok(match seen {
-            Seen::Granted { token, version } => {
+            Seen::Granted(at) => {
+                let token = token_of(at.token)?;
                 self.hub.settled(id);
-                if noted(token, version, true).is_none() {
+                if noted(at).is_none() {
                     return Ok(None);
                 }
                 self.hub.hear_notices();
-                let (line, token) = (joining.claim.line.clone(), token_of(token)?);
-                Some(Standing::Granted(Grant { line, id, token, ttl }))
+                Some(Standing::Granted(Grant { line: joining.claim.line.clone(), id, token, ttl }))
             }
-            Seen::Waiting { token, version, places, revision } => {
-                if noted(token, version, false).is_none() {
+            Seen::Waiting { at, places, revision } => {
+                let token = at.token;
+                if noted(at).is_none() {
                     return Ok(None);
                 }
                 let ahead = places.iter().filter(|place| place.token < token).count();
@@ -246,7 +253,14 @@ impl Shared {
     async fn join(&self, joining: &Joining<'_>) -> Result<(Seen, u64)> {
         let Joining { claim, line, held, .. } = joining;
         let exclusive = claim.weight > 0;
-        let txn = lines::join(line, &held.keys, &held.record, held.lease.id, exclusive, claim.wait);
+        let txn = lines::join(
+            line,
+            &held.keys,
+            (&held.record, &joining.granted),
+            held.lease.id,
+            exclusive,
+            claim.wait,
+        );
         let answer = self.send(joining, txn).await?;
         let seen = self.read_join(joining, &answer)?;
         self.go_on(joining, seen, answer.term).await
@@ -255,15 +269,14 @@ impl Shared {
     /// What the answer to [`lines::join`] says.
     fn read_join(&self, joining: &Joining<'_>, answer: &Answer) -> Result<Seen> {
         if answer.succeeded {
-            return Ok(Seen::Granted { token: answer.revision, version: answer.revision });
+            return Ok(Seen::Granted(joining.joined(answer.revision, &joining.granted)));
         }
         let Some(TxnOpResponse::Txn(inner)) = answer.parts.first() else { return Err(unread()) };
         let parts = inner.op_responses();
         let exclusive = joining.claim.weight > 0;
         match (inner.succeeded() && exclusive, joining.claim.wait, &parts[..]) {
             (true, true, [.., TxnOpResponse::Get(places)]) => Ok(Seen::Waiting {
-                token: answer.revision,
-                version: answer.revision,
+                at: joining.joined(answer.revision, &joining.held.record),
                 places: joining.line.in_order(places.kvs()),
                 revision: answer.revision,
             }),
@@ -283,7 +296,7 @@ impl Shared {
     async fn look(&self, joining: &Joining<'_>) -> Result<(Seen, u64)> {
         let Joining { claim, line, held, .. } = joining;
         let (keys, token) = (&held.keys, held.token.unwrap_or_default());
-        let read = [lines::get(&keys.record), line.places()];
+        let read = [line.own(keys), line.places()];
         let first_in_line = claim.weight >= claim.limit && claim.weight > 0;
         let txn = if held.record.head.is_granted() || !first_in_line {
             Txn::new().and_then(read)
@@ -295,12 +308,17 @@ impl Shared {
                     lines::is_unchanged(&keys.record, held.version),
                     line.nobody_joined_before(token),
                 ])
-                .and_then([lines::grant(keys, &held.record)])
+                .and_then([lines::grant(keys, &joining.granted)])
                 .or_else(read)
         };
         let answer = self.send(joining, txn).await?;
         let seen = match &answer.parts[..] {
-            [TxnOpResponse::Put(_)] => Seen::Granted { token, version: answer.revision },
+            [TxnOpResponse::Put(_)] => Seen::Granted(Standpoint {
+                keys: keys.clone(),
+                token,
+                version: answer.revision,
+                record: joining.granted.clone(),
+            }),
             [TxnOpResponse::Get(own), TxnOpResponse::Get(places)] => {
                 found(joining, own.kvs(), places.kvs(), answer.revision)?
             }
@@ -309,32 +327,48 @@ impl Shared {
         self.go_on(joining, seen, answer.term).await
     }
 
-    /// Does what follows from what was seen: a claim that is eligible is granted.
-    async fn go_on(&self, joining: &Joining<'_>, seen: Seen, term: u64) -> Result<(Seen, u64)> {
+    /// Does what follows from what was seen: others are overtaken, and a claim that is eligible is granted.
+    async fn go_on(&self, joining: &Joining<'_>, mut seen: Seen, mut term: u64) -> Result<(Seen, u64)> {
+        if let Seen::Waiting { at, places, .. } = &seen
+            && self.overtake(joining, at, places).await?
+        {
+            let txn = Txn::new().and_then([joining.line.own(&at.keys), joining.line.places()]);
+            let answer = self.send(joining, txn).await?;
+            let [TxnOpResponse::Get(own), TxnOpResponse::Get(places)] = &answer.parts[..] else {
+                return Err(unread());
+            };
+            term = answer.term;
+            seen = found(joining, own.kvs(), places.kvs(), answer.revision)?;
+        }
         match seen {
-            Seen::Waiting { token, version, ref places, .. } if is_eligible(joining.claim, places, token) => {
-                self.grant_seen(joining, token, version).await
+            Seen::Waiting { ref at, ref places, .. } if is_eligible(joining.claim, places, at.token) => {
+                self.grant_seen(joining, at).await
             }
             Seen::Outside { .. } => self.slip_in(joining, seen, term).await,
             seen => Ok((seen, term)),
         }
     }
 
-    /// Grants a claim that was seen to be eligible, which it stays as long as its key is there: nobody gets ahead of it.
-    async fn grant_seen(&self, joining: &Joining<'_>, token: i64, version: i64) -> Result<(Seen, u64)> {
-        let (keys, held) = (&joining.held.keys, &joining.held);
+    /// Grants a claim that was seen to be eligible, which it stays as long as its key is there: nobody gets ahead of that.
+    async fn grant_seen(&self, joining: &Joining<'_>, at: &Standpoint) -> Result<(Seen, u64)> {
+        let keys = &at.keys;
         let txn = Txn::new()
-            .when([lines::is_created_at(&keys.place, token), lines::is_unchanged(&keys.record, version)])
-            .and_then([lines::grant(keys, &held.record)])
-            .or_else([lines::get(&keys.record), joining.line.places()]);
+            .when([
+                lines::is_created_at(&keys.place, at.token),
+                lines::is_unchanged(&keys.record, at.version),
+            ])
+            .and_then([lines::grant(keys, &joining.granted)])
+            .or_else([joining.line.own(keys), joining.line.places()]);
         let answer = self.send(joining, txn).await?;
         let seen = match &answer.parts[..] {
-            [TxnOpResponse::Put(_)] => Seen::Granted { token, version: answer.revision },
+            [TxnOpResponse::Put(_)] => Seen::Granted(Standpoint {
+                version: answer.revision,
+                record: joining.granted.clone(),
+                ..at.clone()
+            }),
+            // Granted by an earlier copy of this; or overtaken, and then it looks again.
             [TxnOpResponse::Get(own), TxnOpResponse::Get(places)] => {
-                match found(joining, own.kvs(), places.kvs(), answer.revision)? {
-                    granted @ Seen::Granted { .. } => granted,
-                    _ => Seen::Gone,
-                }
+                found(joining, own.kvs(), places.kvs(), answer.revision)?
             }
             _ => return Err(unread()),
         };
@@ -350,17 +384,17 @@ impl Shared {
             if !has_room(claim, places.iter()) {
                 break;
             }
-            let again = [lines::get(&held.keys.record), line.places(), line.first()];
+            let again = [line.own(&held.keys), line.places(), line.first()];
             // Whoever left since then only makes more room.
             let txn = Txn::new()
-                .when([lines::is_absent(&held.keys.place), line.nobody_joined_after(*revision)])
-                .and_then(lines::put(&held.keys, &held.record.granted(), Some(held.lease.id)))
+                .when([line.is_outside(&held.keys), line.nobody_joined_after(*revision)])
+                .and_then(lines::put(&held.keys, &joining.granted, Some(held.lease.id)))
                 .or_else(again);
             let answer = self.send(joining, txn).await?;
             term = answer.term;
             seen = match &answer.parts[..] {
                 [TxnOpResponse::Put(_), ..] => {
-                    Seen::Granted { token: answer.revision, version: answer.revision }
+                    Seen::Granted(joining.joined(answer.revision, &joining.granted))
                 }
                 [TxnOpResponse::Get(own), TxnOpResponse::Get(places), _] if !own.kvs().is_empty() => {
                     found(joining, own.kvs(), places.kvs(), answer.revision)?
@@ -395,12 +429,20 @@ impl Shared {
     }
 
     /// Sends a transaction about a claim; a copy that may still arrive is remembered.
-    async fn send(&self, joining: &Joining<'_>, txn: Txn) -> Result<Answer> {
+    pub(crate) async fn send(&self, joining: &Joining<'_>, txn: Txn) -> Result<Answer> {
         let answer = self.txn(txn, Resend::Yes).await?;
         if answer.repeated {
             joining.held.lease.suspect();
         }
         Ok(answer)
+    }
+}
+
+impl Joining<'_> {
+    /// Where the claim stands that joined at this revision.
+    fn joined(&self, revision: i64, record: &Record) -> Standpoint {
+        let (keys, record) = (self.held.keys.clone(), record.clone());
+        Standpoint { keys, token: revision, version: revision, record }
     }
 }
 
@@ -413,14 +455,15 @@ fn found(joining: &Joining<'_>, own: &[KeyValue], places: &[KeyValue], revision:
         return Ok(Seen::Gone);
     }
     let (token, version) = (kv.create_revision(), kv.mod_revision());
+    let at = Standpoint { keys: joining.line.by_record(kv.key()), token, version, record };
     if !places.iter().any(|place| place.create_revision() == token) {
         // Another client took its place away.
         return Ok(Seen::Gone);
     }
-    if record.head.is_granted() {
-        return Ok(Seen::Granted { token, version });
+    if at.record.head.is_granted() {
+        return Ok(Seen::Granted(at));
     }
-    Ok(Seen::Waiting { token, version, places: joining.line.in_order(places), revision })
+    Ok(Seen::Waiting { at, places: joining.line.in_order(places), revision })
 }
 
 fn is_eligible(claim: &Claim, places: &[Place], token: i64) -> bool {

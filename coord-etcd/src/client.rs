@@ -393,7 +393,7 @@ impl Shared {
     }
 
     pub(crate) fn guarantees(&self) -> Guarantees {
-        self.server().guarantees()
+        self.server().guarantees(self.config.layout())
     }
 
     pub(crate) fn is_closed(&self) -> bool {

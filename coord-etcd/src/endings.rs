@@ -26,17 +26,17 @@ use crate::{
 };
 
 /// One who stands in a line.
-struct Stood {
-    place: KeyValue,
+pub(crate) struct Stood {
+    pub(crate) place: KeyValue,
     /// `None`: a client of another library.
-    record: Option<Record>,
+    pub(crate) record: Option<Record>,
     /// The last revision of the record; 0 if there is none.
-    version: i64,
+    pub(crate) version: i64,
 }
 
 impl Stood {
     /// Its id; that of a client of another library is made of its token.
-    fn id(&self) -> ClaimId {
+    pub(crate) fn id(&self) -> ClaimId {
         self.record.as_ref().map_or_else(
             || {
                 let mut bytes = [0; 16];
@@ -91,6 +91,17 @@ impl Shared {
             self.registry.remove(id, held.serial);
             return Ok(());
         }
+        if !held.record.head.is_granted() {
+            // Nobody can have adopted it, and whoever overtook it gave it another key.
+            let remove = self.line_keys(&held.line).remove(&held.keys);
+            self.txn(Txn::new().and_then(remove), Resend::Yes).await?;
+            if held.token.is_none() {
+                // A copy of its request may come yet.
+                held.lease.suspect();
+            }
+            self.registry.remove(id, held.serial);
+            return Ok(());
+        }
         let (mut version, keys) = (held.version, &held.keys);
         for _ in 0..TRIES {
             if held.lease.is_gone() && held.moving.is_none() {
@@ -112,10 +123,6 @@ impl Shared {
                 }
                 _ => break,
             }
-        }
-        if held.token.is_none() {
-            // A copy of its request may come yet.
-            held.lease.suspect();
         }
         self.registry.remove(id, held.serial);
         Ok(())
@@ -215,7 +222,7 @@ impl Shared {
     }
 
     /// Everybody in a line, in order, and the revision at which they were.
-    async fn stood(&self, keys: &LineKeys) -> Result<(Vec<Stood>, i64)> {
+    pub(crate) async fn stood(&self, keys: &LineKeys) -> Result<(Vec<Stood>, i64)> {
         let answer = self.txn(keys.everybody(), Resend::Yes).await?;
         let mut ranges = Vec::new();
         for part in answer.parts {

@@ -14,21 +14,44 @@
 //! # }
 //! ```
 //!
-//! # Values
-//! A version is the revision at which the cluster changed the key. A write is one transaction; several with tokens, and more than
-//! 40 together, are two. A thousand values of 1 MiB together fit a server as it is installed if their keys have up to about 100
-//! bytes; what does not fit `--max-request-bytes` is refused whole, as too large. A transaction whose reply was lost is found again
-//! for two minutes. Whoever was away finds all changes, compacted or not, and the last thousand deletions of a namespace; if there were
-//! more, or older data were restored, it is told of a gap and reads anew. History goes back to the last compaction.
+//! # The cluster
+//! [`connect`] takes a URL (`etcd://`, `etcds://` with the feature `tls`) or a [`Config`], which lists the parameters. It needs etcd
+//! 3.4 or newer. Name all members: a client uses one of them, and goes to the next when that one fails or is silent for a second.
 //!
-//! # Queues
-//! A push and an acknowledgement are one transaction, a receive is a look, a lease and a transaction, however long the queue is. A
-//! lease of a delivery and a delay are a whole number of seconds, rounded up, and at least the shortest lease of the cluster; when
-//! its leader changes or it is started again, they begin anew, so an item may come late and never early. Tens of thousands of items
-//! that are delayed or in flight at the same time slow each receive by some milliseconds. A push of a thousand items with 1 MiB fits a
-//! server as it is installed if the names of queue and groups are short. Ids of items that are gone are remembered for ten to twenty
-//! minutes, a small key each; like everything in etcd they take room until it compacts, so let it (`--auto-compaction-retention`).
-//! A purge is done in steps of some hundred items.
+//! What the cluster cannot guarantee is in [`Claims::guarantees`](coord_core::spi::Claims::guarantees) and in
+//! [`Store::weaknesses`], which also says how to set it right; with [`Config::with_strict`] such a cluster is refused. Versions with
+//! known defects are among them.
+//!
+//! A user needs a role with `readwrite` on the prefix `coord/`, and with [`Layout::Interop`] on the names too. A transaction of many
+//! values or items may have more parts than a member allows as it is installed; `--max-txn-ops=10000` fits everything.
+//!
+//! # What survives what
+//! | event | claims | tokens |
+//! | --- | --- | --- |
+//! | a process is killed | end with their leases | go on growing |
+//! | a member is killed, stopped or started again, a majority is there | stay | go on growing |
+//! | the leader is killed | stay; their leases begin anew under the next leader, so dead holders are followed later | go on growing |
+//! | no majority is there | holders learn in time that they are lost; nobody is granted anything | |
+//! | the database is full | those that are there are prolonged and leave; no new ones | none are taken |
+//! | the cluster is restored from a snapshot | are those of the snapshot | may go back, unless it was restored with `--bump-revision` |
+//!
+//! A token is the revision at which the claim joined the line, the same for all names; so tokens of one name have gaps.
+//!
+//! # Clocks and leases
+//! Leases are judged by the leader's monotonic clock; nobody's wall clock matters. They last whole seconds: a TTL is rounded up for
+//! the holder that dies, and kept exactly for one that lives. The shortest TTL depends on the cluster's election timeout, two
+//! seconds as it is installed, and is in the guarantees. A lease that was not renewed ends up to half a second late.
+//!
+//! All claims of a client that have one TTL share a lease: a renewal of a thousand is one keep-alive and one reading.
+//!
+//! # Waiting
+//! A client has one stream of watches, with one watch for each line in which it waits. Who leaves a line wakes the clients that wait in
+//! it, and of their claims the ones that became eligible; nobody polls. A hint may be lost: every wait also looks again by
+//! itself.
+//!
+//! # Names
+//! All keys begin with `coord/`. A name that was used leaves nothing. [`Layout::Interop`] is for locks and elections that are shared with
+//! `etcdctl` and other clients of etcd.
 
 mod claims;
 mod client;
@@ -41,6 +64,7 @@ mod leases;
 mod lines;
 mod link;
 mod listen;
+mod overtaking;
 mod record;
 mod registry;
 mod renewals;

@@ -1,7 +1,8 @@
 //! A line of claims in the server: its keys, and the transactions on them.
 //!
-//! A claim is the key `<line>/<id>:<weight>` on a lease, and its token is the revision that created the key. The weight stands
-//! in the key, so that who stands where can be told from keys alone, without the values.
+//! A claim is the key `<line>/<id>:<weight>[:<priority>[:<number>]]` on a lease, and its token is the revision that created the
+//! key. Weight and priority stand in the key, so that who stands where can be told from keys alone, without the values. A claim that
+//! is overtaken gets another key, with the next number, and so a later token.
 //!
 //! In the shared layout, a lock and an election are at `<name>/<lease>`, where other clients look, and for those who share a lock
 //! at `<name>/<lease>:<weight>`. Each claim has a lease of its own then. What we have to know of it stands in a second key, its
@@ -61,9 +62,10 @@ impl LineKeys {
     }
 
     /// The keys of a claim that joins on this lease.
-    pub(crate) fn of_claim(&self, id: ClaimId, weight: u32, lease: i64) -> ClaimKeys {
+    pub(crate) fn of_claim(&self, id: ClaimId, weight: u32, priority: i32, lease: i64) -> ClaimKeys {
         if !self.shared {
-            let name = format!("{}:{weight}", keys::hex(id.as_bytes()));
+            let priority = if priority == 0 { String::new() } else { format!(":{priority}") };
+            let name = format!("{}:{weight}{priority}", keys::hex(id.as_bytes()));
             return self.called(name.as_bytes());
         }
         let exclusive = weight == coord_core::spi::ALL || self.kind == Kind::Election;
@@ -132,14 +134,64 @@ impl LineKeys {
         range.with_min_create_revision(revision).with_max_create_revision(revision)
     }
 
+    /// What all keys that a claim may have begin with, and the first key behind them.
+    fn names(&self, keys: &ClaimKeys) -> (Vec<u8>, Option<Vec<u8>>) {
+        if self.shared {
+            return (keys.record.clone(), None);
+        }
+        let name = keys.place.get(self.prefix.len()..).unwrap_or_default();
+        let end = name.iter().position(|byte| *byte == b':').map_or(name.len(), |at| at + 1);
+        let start = [&self.prefix, &name[..end]].concat();
+        let end = end_of(&start);
+        (start, Some(end))
+    }
+
+    /// The claim is not in the line.
+    pub(crate) fn is_outside(&self, keys: &ClaimKeys) -> Compare {
+        match self.names(keys) {
+            (start, Some(end)) => Compare::create_revision(start, CompareOp::Equal, 0).with_range(end),
+            _ => Compare::create_revision(keys.place.clone(), CompareOp::Equal, 0),
+        }
+    }
+
+    /// Reads a claim's record.
+    pub(crate) fn own(&self, keys: &ClaimKeys) -> TxnOp {
+        match self.names(keys) {
+            (start, Some(end)) => TxnOp::get(start, Some(GetOptions::new().with_range(end))),
+            (record, None) => TxnOp::get(record, None),
+        }
+    }
+
+    /// Deletes a claim, wherever it stands now.
+    pub(crate) fn remove(&self, keys: &ClaimKeys) -> Vec<TxnOp> {
+        match self.names(keys) {
+            (start, Some(end)) => vec![TxnOp::delete(start, Some(DeleteOptions::new().with_range(end)))],
+            _ => delete(keys),
+        }
+    }
+
+    /// The next key of a claim that is overtaken.
+    pub(crate) fn behind(&self, place: &[u8], priority: i32) -> ClaimKeys {
+        let name = place.get(self.prefix.len()..).unwrap_or_default();
+        let name = String::from_utf8_lossy(name);
+        let mut parts = name.split(':');
+        let (id, weight) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let number: u64 = parts.nth(1).and_then(|number| number.parse().ok()).unwrap_or_default();
+        self.called(format!("{id}:{weight}:{priority}:{}", number + 1).as_bytes())
+    }
+
     /// A key of the line as a place in it. One that cannot be read stands in everybody's way.
     pub(crate) fn place(&self, kv: &KeyValue) -> Place {
-        let rest = kv.key().get(self.prefix.len()..).unwrap_or_default();
-        let weight = rest.iter().position(|byte| *byte == b':').and_then(|at| {
-            let digits = std::str::from_utf8(&rest[at + 1..]).ok()?;
-            digits.parse().ok()
-        });
-        Place { token: kv.create_revision(), key: kv.key().to_vec(), weight: weight.unwrap_or(u32::MAX) }
+        let name = kv.key().get(self.prefix.len()..).unwrap_or_default();
+        let mut parts = name.split(|byte| *byte == b':').skip(1).map(std::str::from_utf8);
+        let weight = parts.next().and_then(|part| part.ok()?.parse().ok());
+        let priority = parts.next().and_then(|part| part.ok()?.parse().ok());
+        Place {
+            token: kv.create_revision(),
+            key: kv.key().to_vec(),
+            weight: weight.unwrap_or(u32::MAX),
+            priority: priority.unwrap_or_default(),
+        }
     }
 
     /// The whole line, in its order.
@@ -148,11 +200,6 @@ impl LineKeys {
         places.sort_by_key(|place| place.token);
         places
     }
-}
-
-/// Nobody has this key.
-pub(crate) fn is_absent(key: &[u8]) -> Compare {
-    Compare::create_revision(key, CompareOp::Equal, 0)
 }
 
 /// The key was last changed at this revision.
@@ -185,8 +232,8 @@ pub(crate) fn put(keys: &ClaimKeys, record: &Record, lease: Option<i64>) -> Vec<
 }
 
 /// Notes that a claim is granted.
-pub(crate) fn grant(keys: &ClaimKeys, record: &Record) -> TxnOp {
-    TxnOp::put(keys.record.clone(), record.granted().encode(), Some(PutOptions::new().with_ignore_lease()))
+pub(crate) fn grant(keys: &ClaimKeys, granted: &Record) -> TxnOp {
+    TxnOp::put(keys.record.clone(), granted.encode(), Some(PutOptions::new().with_ignore_lease()))
 }
 
 /// Reads one key.
@@ -208,7 +255,7 @@ pub(crate) fn delete(keys: &ClaimKeys) -> Vec<TxnOp> {
 pub(crate) fn join(
     line: &LineKeys,
     keys: &ClaimKeys,
-    record: &Record,
+    (record, granted): (&Record, &Record),
     lease: i64,
     exclusive: bool,
     wait: bool,
@@ -220,14 +267,14 @@ pub(crate) fn join(
     } else {
         vec![line.places(), line.first()]
     };
-    let found = vec![get(&keys.record), line.places()];
+    let found = vec![line.own(keys), line.places()];
     let (when, otherwise) = if exclusive {
-        (line.is_empty(), Txn::new().when([is_absent(&keys.place)]).and_then(join).or_else(found))
+        (line.is_empty(), Txn::new().when([line.is_outside(keys)]).and_then(join).or_else(found))
     } else {
         // Who weighs nothing is in nobody's way, and nobody in its.
-        (is_absent(&keys.place), Txn::new().and_then(found))
+        (line.is_outside(keys), Txn::new().and_then(found))
     };
-    let granted = put(keys, &record.granted(), Some(lease));
+    let granted = put(keys, granted, Some(lease));
     Txn::new().when([when]).and_then(granted).or_else([TxnOp::txn(otherwise)])
 }
 
@@ -246,14 +293,31 @@ mod tests {
         let id = ClaimId::random();
         let text = |keys: &[u8]| String::from_utf8(keys.to_vec()).unwrap();
         let (lock, election) = (line(Kind::Lock, "default"), line(Kind::Election, "team"));
-        let exclusive = lock.of_claim(id, u32::MAX, 0x694d);
+        let exclusive = lock.of_claim(id, u32::MAX, 0, 0x694d);
         assert_eq!(text(&exclusive.place), "a/b/694d");
         assert_eq!(text(&exclusive.record), "coord/c/default/lock/a%2Fb/694d");
         assert_eq!(lock.by_record(&exclusive.record), exclusive);
-        assert_eq!(text(&lock.of_claim(id, 1, 0x694d).place), "a/b/694d:1");
-        assert_eq!(text(&election.of_claim(id, 1, 0x694d).place), "team/a/b/694d");
-        let own = line(Kind::Registry, "default").of_claim(id, 0, 0x694d);
+        assert_eq!(text(&lock.of_claim(id, 1, 0, 0x694d).place), "a/b/694d:1");
+        assert_eq!(text(&election.of_claim(id, 1, 0, 0x694d).place), "team/a/b/694d");
+        let own = line(Kind::Registry, "default").of_claim(id, 0, 0, 0x694d);
         assert_eq!(own.place, own.record);
         assert!(own.place.starts_with(b"coord/c/default/registry/a%2Fb/"));
+    }
+
+    #[test]
+    fn who_is_overtaken_gets_the_next_key() {
+        let (namespace, kind) = (Namespace::default(), Kind::Election);
+        let line = LineKeys::of(&LineId { namespace, kind, name: Name::new("x").unwrap() }, Layout::Own);
+        let (id, name) = (ClaimId::random(), |keys: &ClaimKeys| {
+            String::from_utf8(keys.place[line.prefix.len() + 32..].to_vec()).unwrap()
+        });
+        let (low, high) = (line.of_claim(id, 1, 0, 5), line.of_claim(id, 1, -3, 5));
+        assert_eq!((name(&low), name(&high)), (":1".into(), ":1:-3".into()));
+        let next = line.behind(&low.place, 0);
+        assert_eq!(name(&next), ":1:0:1");
+        assert_eq!(name(&line.behind(&next.place, 0)), ":1:0:2");
+        assert_eq!(name(&line.behind(&high.place, -3)), ":1:-3:1");
+        assert_eq!(line.names(&low), line.names(&next));
+        assert!(next.place.starts_with(&line.names(&low).0));
     }
 }

@@ -16,7 +16,7 @@ use coord_core::{
 };
 use tokio::sync::Notify;
 
-use crate::{leases::Lease, lines::ClaimKeys, record::Record};
+use crate::{keys::claim_id, leases::Lease, lines::ClaimKeys, record::Record};
 
 /// The claims of this client.
 #[derive(Debug, Default)]
@@ -42,6 +42,8 @@ pub(crate) struct Held {
     /// Whether the lease is its own.
     pub(crate) alone: bool,
     pub(crate) lease: Arc<Lease>,
+    /// Whose turn it is to write it anew.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
     /// The lease to which a renewal is about to move it; the key may be on either.
     pub(crate) moving: Option<Arc<Lease>>,
     /// The key's create revision; `None` until it is known whether it was put.
@@ -160,9 +162,12 @@ impl Registry {
         })
     }
 
-    /// Whether this key belongs to a claim.
+    /// Whether this key belongs to a claim, perhaps one that somebody overtook and that has not looked since.
     pub(crate) fn knows(&self, key: &[u8]) -> bool {
-        self.claims().by_id.values().any(|held| held.keys.place == key || held.keys.record == key)
+        let claims = self.claims();
+        let name = key.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        name.get(..32).and_then(claim_id).is_some_and(|id| claims.by_id.contains_key(&id))
+            || claims.by_id.values().any(|held| held.keys.place == key || held.keys.record == key)
     }
 
     /// The claim with this key, and how long it still runs; zero if it has ended.

@@ -15,7 +15,7 @@ use etcd_client::{GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse};
 use crate::{
     claims::unread,
     client::{Resend, Shared, seconds},
-    error::is_lease_gone,
+    error::{is_lease_gone, too_slow},
     leases::Lease,
     lines,
     record::{Record, millis},
@@ -70,6 +70,16 @@ impl Shared {
     async fn lengthen(&self, grants: &[Grant], live: &mut Vec<Renewing>, sent: Moment) -> Result<()> {
         for one in live.iter_mut() {
             let grant = &grants[one.at];
+            if seconds(grant.ttl) <= one.held.lease.seconds && one.held.moving.is_none() {
+                continue;
+            }
+            let _turn = self.turn(&one.held).await?;
+            // Somebody else may have moved it meanwhile.
+            let Some(held) = self.registry.get(&grant.line, grant.id).filter(|held| !held.ended) else {
+                one.held.ended = true;
+                continue;
+            };
+            one.held = held;
             let moving = one.held.moving.as_ref().map_or(0, |lease| lease.seconds);
             let needed = seconds(grant.ttl).max(moving);
             if needed <= one.held.lease.seconds && moving == 0 {
@@ -94,6 +104,13 @@ impl Shared {
         }
         live.retain(|one| !one.held.ended);
         Ok(())
+    }
+
+    /// Waits until nobody else writes the claim.
+    async fn turn(&self, held: &Held) -> Result<tokio::sync::OwnedMutexGuard<()>> {
+        let turn = Arc::clone(&held.turn).lock_owned();
+        let turn = tokio::time::timeout(self.config.timeout(), turn).await;
+        turn.map_err(|_| too_slow(&self.config, false))
     }
 
     /// Writes a claim anew, on this lease or on the one that it is on; `held` is then as it is stored, or has ended.
@@ -132,7 +149,7 @@ impl Shared {
                         // An earlier copy of this request did it.
                         kv.mod_revision()
                     } else {
-                        // Another request came in between.
+                        // A request that was given up was done all the same.
                         (held.version, held.record) = (kv.mod_revision(), stored);
                         continue;
                     }
@@ -145,7 +162,6 @@ impl Shared {
             }
             let now = held.clone();
             let noted = self.registry.update(id, held.serial, move |entry| {
-                // Of several under way, the last one counts.
                 if now.version > entry.version {
                     (entry.version, entry.record) = (now.version, now.record);
                     if entry.moving.as_ref().is_some_and(|moving| moving.id == now.lease.id) {
@@ -202,8 +218,9 @@ impl Shared {
                     held.deadline = held.deadline.max(end);
                     return Renewal::Renewed;
                 }
-                // Another renewal is about to move it, or did, to a lease that is longer.
-                let moved = held.moving.iter().chain([&held.lease]).any(|lease| lease.id == kv.lease());
+                // Another renewal is about to move it, or did, to a lease that is longer, perhaps after it was read.
+                let moved = held.version > kv.mod_revision()
+                    || held.moving.iter().chain([&held.lease]).any(|lease| lease.id == kv.lease());
                 if moved { Renewal::StillHeld } else { Renewal::Lost }
             });
             match noted {
@@ -249,6 +266,11 @@ impl Shared {
         else {
             return Ok(Renewal::Lost);
         };
+        let _turn = self.turn(&held).await?;
+        match self.registry.get(&grant.line, grant.id).filter(|now| !now.ended && now.serial == held.serial) {
+            Some(now) => held = now,
+            None => return Ok(Renewal::Lost),
+        }
         self.rewrite(grant.id, &mut held, |record| record.value = value.to_vec(), None).await?;
         Ok(if held.ended { Renewal::Lost } else { Renewal::StillHeld })
     }
@@ -307,6 +329,7 @@ impl Shared {
                 ended: false,
                 leaving: false,
                 moving: None,
+                turn: Arc::default(),
                 lease,
             };
             let keys = &held.keys;

@@ -8,7 +8,10 @@ use coord_core::{
 };
 use etcd_client::{AlarmAction, AlarmType};
 
-use crate::client::{Resend, Shared};
+use crate::{
+    client::{Resend, Shared},
+    config::Layout,
+};
 
 /// How many members a cluster has that survives the loss of one.
 const REDUNDANT: usize = 3;
@@ -41,17 +44,22 @@ impl Server {
         Self { min_ttl: Duration::from_secs(2), ..Self::default() }
     }
 
-    pub(crate) fn guarantees(&self) -> Guarantees {
+    pub(crate) fn guarantees(&self, layout: Layout) -> Guarantees {
         // An answer is on the disks of a majority.
         let durability = match self.members {
             Some(REDUNDANT..) => Durability::Quorum,
             _ => Durability::Power,
         };
+        let features = match layout {
+            Layout::Own => Features::ALL,
+            // Other clients would not go behind.
+            Layout::Interop => Features::ALL.with_priority(false).with_hand_over(false),
+        };
         Guarantees::new("etcd")
             .with_scope(Scope::Network)
             .with_durability(durability)
             .with_clock(ClockAssumption::BoundedRate)
-            .with_features(Features::ALL.with_priority(false).with_hand_over(false))
+            .with_features(features)
             .with_ttls(self.min_ttl.max(limits::MIN_TTL), limits::MAX_TTL)
     }
 
@@ -266,7 +274,7 @@ mod tests {
         for (server, settings, durability) in table {
             let found: Vec<_> = server.weaknesses().iter().map(|weakness| weakness.setting).collect();
             assert_eq!(found, settings);
-            assert_eq!(server.guarantees().durability, durability, "{found:?}");
+            assert_eq!(server.guarantees(Layout::Own).durability, durability, "{found:?}");
             assert_eq!(server.insist(&"x").unwrap_err().kind(), ErrorKind::Unsupported);
         }
     }

@@ -23,6 +23,7 @@ pub(crate) struct Place {
     pub(crate) token: i64,
     pub(crate) key: Vec<u8>,
     pub(crate) weight: u32,
+    pub(crate) priority: i32,
 }
 
 /// One line, as far as it is known.
@@ -141,7 +142,7 @@ mod tests {
     use super::*;
 
     fn place(token: i64, weight: u32) -> Place {
-        Place { token, key: vec![u8::try_from(token).unwrap()], weight }
+        Place { token, key: vec![u8::try_from(token).unwrap()], weight, priority: 0 }
     }
 
     fn waiter(token: i64, weight: u32, limit: u32) -> Waiter {

@@ -505,7 +505,7 @@ mod tests {
         let topic = Topic { prefix: b"l/".to_vec(), of: Of::Deletes };
         let (one, two) = (ClaimId::random(), ClaimId::random());
         let (mut first, mut second) = (hub.claim(one), hub.claim(two));
-        let place = |token: i64, key: &str| Place { token, key: key.into(), weight: 1 };
+        let place = |token: i64, key: &str| Place { token, key: key.into(), weight: 1, priority: 0 };
         let line = || vec![place(1, "l/0"), place(2, "l/1"), place(3, "l/2")];
         hub.wait(b"l/", Waiter { id: one, token: 2, weight: 1, limit: 1 }, 3, line());
         hub.wait(b"l/", Waiter { id: two, token: 3, weight: 1, limit: 1 }, 3, line());
