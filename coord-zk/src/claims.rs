@@ -8,7 +8,7 @@
 //! on the claim's own session, and a renewal is a transaction that checks the nodes. A server that was cut off from its leader
 //! answers neither, so that nobody goes on holding by its word what the others gave away.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use coord_core::{
@@ -19,9 +19,10 @@ use coord_core::{
 
 use crate::{
     client::{Store, milliseconds},
+    config::Layout,
     error::{Asks, Failure},
     leases::{self, Lease},
-    line::{Blocker, Queue, Spot},
+    line::{Blocker, Place, Queue, Spot},
     record::Record,
     session::{Mode, Session, Step},
     wakeups::{self, Watch},
@@ -343,7 +344,7 @@ impl Attempt<'_> {
     /// What follows from a look. `None`: look again.
     async fn judge(&self, look: &Look) -> Result<Option<Standing>, Failure> {
         let shared = &self.store.shared;
-        let queue = self.without_pair(look);
+        let queue = self.without_pairs(look);
         let Some(at) = queue.position(&look.name) else {
             // Somebody took it out.
             shared.leases.forget(&self.stem);
@@ -373,10 +374,18 @@ impl Attempt<'_> {
         Ok(Some(self.waiting(&look.session, ahead)))
     }
 
-    /// A claim of two nodes is one claim.
-    fn without_pair(&self, look: &Look) -> Queue {
-        let own = |place: &crate::line::Place| place.id == Some(self.claim.id) && place.name != look.name;
-        Queue(look.queue.0.iter().filter(|place| !own(place)).cloned().collect())
+    /// A claim of two nodes is one claim: whoever waits for it waits for its first node, and then for what is left of it.
+    fn without_pairs(&self, look: &Look) -> Queue {
+        if self.spot.layout == Layout::Own {
+            return look.queue.clone();
+        }
+        let mut seen = HashSet::new();
+        let counts = |place: &&Place| match place.id {
+            Some(id) if id == self.claim.id => place.name == look.name,
+            Some(id) => seen.insert(id),
+            None => true,
+        };
+        Queue(look.queue.0.iter().filter(counts).cloned().collect())
     }
 
     /// With permits, who waits behind one that waits hears that it waits no more by a change of its node.
@@ -425,6 +434,7 @@ impl Attempt<'_> {
             Err(failure) => return Err(failure),
         };
         let queue = self.spot.queue(names);
+        // Only in our own layout, where no claim has two nodes.
         let Some(at) = queue.position(&look.name) else { return Ok(false) };
         Ok(!queue.is_eligible(at) && queue.blocker(at) == blocker)
     }

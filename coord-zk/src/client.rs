@@ -120,7 +120,10 @@ impl Store {
     /// [`ErrorKind::Unavailable`](coord_core::ErrorKind::Unavailable) if it cannot be reached or does not answer in time.
     pub async fn report(&self) -> Result<Report> {
         let shared = &self.shared;
-        let asking = async { Ok(Server::ask(&shared.config, &*shared.main().await?).await?) };
+        let asking = async {
+            let session = shared.main().await?;
+            Server::ask(&shared.config, &session).await
+        };
         let server = shared.within(Asks::Reading, asking).await?;
         Ok(server.report(&shared.config, shared.limits))
     }

@@ -1,7 +1,7 @@
 //! Coordination between processes of any hosts through a ZooKeeper ensemble: the ZooKeeper backend of `coord`.
 //!
-//! Locks, elections, membership and barriers work between all programs that reach the ensemble, each grant with a fencing
-//! token.
+//! Locks, elections, membership, barriers, configuration and queues work between all programs that reach the ensemble, each grant
+//! and each delivery with a fencing token.
 //!
 //! ```no_run
 //! use coord_zk::prelude::*;
@@ -13,6 +13,45 @@
 //! coordinator.shutdown().await
 //! # }
 //! ```
+//!
+//! # The ensemble
+//! [`connect`] takes a URL or a [`Config`], which lists the parameters. It needs ZooKeeper 3.6 or newer; with an ensemble of
+//! three servers or more an answered grant survives the loss of a minority of them. [`Store::report`] names versions with known
+//! defects and what weakens what is promised.
+//!
+//! TTLs are limited by the lengths of sessions that the servers allow, 2 to 20 ticks where nobody set them otherwise: with a tick
+//! of two seconds, TTLs from 4 seconds (3 in an ensemble) to 40. Both are asked for when a store is opened, and are in
+//! [`Claims::guarantees`](coord_core::spi::Claims::guarantees). Servers that are to keep longer leases need a greater
+//! `maxSessionTimeout`. A client opens one session for each length of TTL that it uses, and one for everything else; a server
+//! allows 60 connections of one address where nobody set `maxClientCnxns`.
+//!
+//! With a user and a password, all nodes are made for that digest identity alone.
+//!
+//! # What survives what
+//! | event | claims | tokens |
+//! | --- | --- | --- |
+//! | a process is killed | end with their sessions: after the TTL and one tick, in an ensemble one and a half | go on growing |
+//! | a process is stopped, or cut off | its guards turn lost before others are granted | go on growing |
+//! | a server is killed or stopped | stay, and their clients go over to other servers | go on growing |
+//! | all servers are started again | stay, if that takes less than what is left of their leases | go on growing |
+//! | the folder of a line is removed | are lost, and their holders learn it at their next renewal | go on growing |
+//! | a minority of the servers is cut off | nobody is granted anything there, and who holds there turns lost | go on growing |
+//!
+//! A token is the number of the transaction that made the claim's node. Such numbers grow as long as the ensemble lives; a new
+//! ensemble, or one made of old files, begins anew.
+//!
+//! # Clocks
+//! Leases are judged by the monotonic clocks of servers. Nobody's settings of clocks matter, only that they differ in rate by less
+//! than a percent.
+//!
+//! # Waiting
+//! Who waits watches the one node ahead of it that keeps it waiting, so a release wakes who is next and nobody else. A hand-over
+//! is three requests and one event, however many wait. A watch outlives a lost connection.
+//!
+//! # Names
+//! All nodes of a name stand in `/coord/<namespace>/<kind>/<name>` below the chroot; folders of lines are container nodes, which
+//! the servers remove some time after they became empty. [`Layout`] lists those that are shared with Curator, kazoo and the
+//! client of Go.
 
 mod batch;
 mod claims;

@@ -118,16 +118,26 @@ fn version(text: &str) -> &str {
     text.split(['-', ',']).next().unwrap_or(text)
 }
 
-/// What is known to be wrong with a version.
+/// What is known to be wrong with a version, from the release notes of 3.8.4, 3.9.2 and 3.9.4 and the issues that they name.
 fn defect(version: &str) -> Option<Weakness> {
-    let number: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
-    let consequence = match number.as_slice() {
-        [..3, ..] | [3, 0..=5, ..] => {
-            "it lacks operations that are needed, such as reading many nodes at one moment"
-        }
+    let numbers: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
+    let (consequence, remedy) = match numbers.as_slice() {
+        [..3, ..] | [3, 0..=5, ..] => (
+            "it lacks operations that are needed, such as reading many nodes at one moment",
+            "use ZooKeeper 3.8.4, 3.9.4 or newer",
+        ),
+        [3, 6 | 7, ..] | [3, 8, 0..=3, ..] | [3, 9, 0 | 1, ..] => (
+            "an ensemble can lose answered transactions when a server stops while it joins (ZOOKEEPER-4785), and watches \
+             show paths of nodes that their user may not read (CVE-2024-23944)",
+            "use ZooKeeper 3.8.4, 3.9.4 or newer",
+        ),
+        [3, 9, 3, ..] => (
+            "an ensemble can lose answered transactions after a server that was behind has joined and leads (ZOOKEEPER-4925)",
+            "use ZooKeeper 3.9.4 or newer",
+        ),
         _ => return None,
     };
-    Some(Weakness::new("version", Some(version.to_owned()), consequence, "use ZooKeeper 3.8 or newer"))
+    Some(Weakness::new("version", Some(version.to_owned()), consequence, remedy))
 }
 
 #[cfg(test)]
@@ -143,6 +153,12 @@ mod tests {
         let config = "server.1=a:1:2:participant;0.0.0.0:3\nserver.2=b:1:2:participant\nserver.3=c:1:2:observer\nversion=0";
         assert_eq!(voters(config), 2);
         assert_eq!(voters(""), 0);
-        assert!(defect("3.4.14").is_some() && defect("3.8.0").is_none() && defect("?").is_none());
+        for bad in ["2.9.9", "3.4.14", "3.5.9", "3.6.3", "3.7.2", "3.8.0", "3.8.3", "3.9.0", "3.9.1", "3.9.3"]
+        {
+            assert!(defect(bad).is_some(), "{bad}");
+        }
+        for good in ["3.8.4", "3.8.11", "3.9.2", "3.9.4", "3.10.0", "4.0.0", "?", ""] {
+            assert!(defect(good).is_none(), "{good}");
+        }
     }
 }

@@ -46,7 +46,8 @@ async fn nothing_outlasts_its_deadline_when_the_server_is_stopped() {
     server.stop().unwrap();
     let deadline = Duration::from_secs(5);
     let other = claim(&line);
-    let calls: Vec<(&str, std::pin::Pin<Box<dyn Future<Output = coord_core::Error>>>)> = vec![
+    type Failing<'a> = std::pin::Pin<Box<dyn Future<Output = coord_core::Error> + 'a>>;
+    let calls: Vec<(&str, Failing<'_>)> = vec![
         ("claim", Box::pin(async { store.claim(&other).await.unwrap_err() })),
         ("renew", Box::pin(async { store.renew(std::slice::from_ref(&grant)).await.unwrap_err() })),
         ("set_value", Box::pin(async { store.set_value(&grant, b"x").await.unwrap_err() })),
