@@ -76,7 +76,7 @@ pub enum Layout {
     Own,
     /// A lock stands at exactly its name below the chroot, in the layout of Apache Curator's `InterProcessMutex`, which the
     /// client of Go shares. Locks of Curator, of Go, of kazoo and of this library are respected, and Curator and Go respect
-    /// ours. An instance of a service stands at `/<service>/<instance id>` in the JSON of Curator's service discovery.
+    /// ours. Everything but locks stands where it does in our own layout.
     Curator,
     /// A lock stands at exactly its name below the chroot, in the layout of `kazoo.recipe.lock.Lock`. Locks of others are
     /// respected, and kazoo and Go respect ours.

@@ -3,15 +3,15 @@
 //! ```text
 //! <chroot>/coord/<namespace>/<kind>/<name>/…      a line of claims; a queue
 //! <chroot>/coord/<namespace>/config/…             the values of a namespace
-//! <chroot>/<name>/…                               a lock or a service in the layout of another library
+//! <chroot>/<name>/…                               a lock in the layout of another library
 //! ```
 //!
 //! A namespace, a kind and a name are one component each. In them, `%XX` stands for each byte of what a component must not
 //! hold: `/`, control characters, what the server refuses of Unicode (everything that Java writes by two characters, such
 //! as emoji, and the private area), `%` itself, and the dots of `.` and `..`. So no two names share a path.
 //!
-//! Folders of lines and queues are *container* nodes: the server removes them some time after they became empty. Everything
-//! above them stays.
+//! Folders of lines are *container* nodes: the server removes them some time after they became empty. Everything above them, and
+//! what a queue or the values of a namespace need to go on, stays.
 
 use std::fmt::Write;
 
@@ -57,11 +57,7 @@ pub(crate) fn of_line(config: &Config, line: &LineId) -> Result<Folder> {
 
 /// Whether a line stands at exactly its name, where other libraries look for it.
 pub(crate) fn at_its_name(layout: Layout, kind: Kind) -> bool {
-    match layout {
-        Layout::Own => false,
-        Layout::Curator => matches!(kind, Kind::Lock | Kind::Registry),
-        Layout::Kazoo | Layout::Interop => kind == Kind::Lock,
-    }
+    layout != Layout::Own && kind == Kind::Lock
 }
 
 /// The folder of a queue.

@@ -276,6 +276,27 @@ async fn among_ourselves_nothing_changes() {
     }
 }
 
+/// Members of a service are in nobody's way, and candidates in each other's, in every layout.
+#[tokio::test]
+async fn what_is_no_lock_is_as_in_our_own_layout() {
+    use coord_core::{CampaignOptions, Election, Instance, RegisterOptions, Registry};
+    let Some(url) = place() else { return };
+    let own = coord_zk::connect(&url).await.unwrap();
+    let mut registrations = Vec::new();
+    for layout in ["own", "curator", "kazoo", "interop"] {
+        let client = coord_zk::connect(with(&url, layout)).await.unwrap();
+        let instance = Instance::new(layout, "10.0.0.1:80");
+        let registered = client.register(&name("service"), instance, &RegisterOptions::default()).await;
+        registrations.push((client, registered.unwrap()));
+    }
+    assert_eq!(own.instances(&name("service")).await.unwrap().len(), 4);
+    let options = CampaignOptions::default().with_wait(Duration::from_secs(1));
+    let office = registrations[1].0.campaign(&name("office"), &options).await.unwrap();
+    let refused = registrations[3].0.campaign(&name("office"), &options).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotGranted, "{refused}");
+    office.resign().await.unwrap();
+}
+
 /// What other libraries could not respect is refused, before anything is sent.
 #[tokio::test]
 async fn what_others_could_not_respect_is_refused() {
