@@ -214,7 +214,7 @@ impl Shared {
     }
 
     /// The shortest and the longest lease.
-    fn ttls(&self) -> (Duration, Duration) {
+    pub(crate) fn ttls(&self) -> (Duration, Duration) {
         (lease(self.margin(), self.limits.min), lease(self.margin(), self.limits.max))
     }
 

@@ -4,7 +4,10 @@
 //! changed or removed there, so that only what matters wakes somebody. The driver does not make such a watch anew when it
 //! connects again, so that is done here, with a hint after it for what was missed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use coord_core::spi::{Wakeup, Wakeups};
 use futures_util::stream;
@@ -17,11 +20,12 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Hints that something happened below a node that is wanted. The first one comes when the watch is there.
 pub(crate) fn below(
-    shared: Arc<Shared>,
+    shared: &Arc<Shared>,
     path: String,
     wanted: impl Fn(EventType, &str) -> bool + Send + 'static,
 ) -> Wakeups {
-    let start = (shared, path, wanted, None::<PersistentWatcher>);
+    // Whoever waits for hints does not keep the client's sessions.
+    let start = (Arc::downgrade(shared), path, wanted, None::<PersistentWatcher>);
     Wakeups::new(stream::unfold(start, async |(shared, path, wanted, mut watching)| {
         loop {
             match &mut watching {
@@ -47,8 +51,8 @@ pub(crate) fn below(
     }))
 }
 
-async fn watch(shared: &Arc<Shared>, path: &str) -> Option<PersistentWatcher> {
-    let session = shared.main().await.ok()?;
+async fn watch(shared: &Weak<Shared>, path: &str) -> Option<PersistentWatcher> {
+    let session = shared.upgrade()?.main().await.ok()?;
     session.watch_below(path).await.ok()
 }
 

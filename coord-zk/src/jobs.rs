@@ -9,9 +9,9 @@
 //! * **A lease** is an ephemeral node of a session that is kept for at least the visibility timeout, with a deadline of its own
 //!   at this client: it ends when that has passed, or when the consumer was not heard of for so long that its session ended
 //!   (by the servers' monotonic clock; nobody's wall clock matters). A killed consumer's items are free within the visibility
-//!   timeout, a tick of the servers' and what they take to notice. An extension is one read for all deliveries of a session; a
-//!   longer one than the session is kept for moves the lease to another session. So visibility timeouts are as limited as
-//!   TTLs are: by the servers' `maxSessionTimeout`, less a tick.
+//!   timeout, a tick of the servers' and what they take to notice. An extension is one read for all deliveries of a session;
+//!   one that is longer than the session is kept for moves the lease to another session, of the next power of two in seconds.
+//!   Visibility timeouts are as limited as TTLs are, by the servers' `minSessionTimeout` and `maxSessionTimeout`.
 //! * **Acknowledging** and giving back is one `multi`, which removes the lease: whoever does that first has the word. An
 //!   item that is gone leaves its id for some eleven minutes, so that it is not pushed twice.
 //! * **A lost reply**: everything finds what it did. Counts of dead items that were put back, dropped or purged may be
@@ -141,16 +141,14 @@ fn after(now: u64, delay: Duration) -> u64 {
 
 /// The session for leases that last this long without a sign of life.
 async fn session_for(shared: &Arc<Shared>, visibility: Duration) -> Result<Arc<Session>> {
-    // See `Shared::lease` for what is lost of a session's length.
-    let margin = shared.limits.tick().min(visibility / 3 + Duration::from_millis(1));
-    let session = shared.session(visibility + margin).await?;
+    let session = shared.session(shared.length_for(visibility)).await?;
     let most = shared.lease(&session);
     if most < visibility {
         return Err(Error::new(
             ErrorKind::InvalidTtl,
             format!(
                 "a visibility timeout of {visibility:?} is longer than {most:?}, which is what these servers keep \
-                 (maxSessionTimeout less a tick)"
+                 (see maxSessionTimeout)"
             ),
         ));
     }
@@ -237,7 +235,7 @@ impl Jobs for Store {
         let line = self.room(queue).line();
         let start = format!("{line}/");
         // Items that come, and leases that end. What a receive does makes nothing ready.
-        hints::below(self.shared.clone(), line, move |event: EventType, path: &str| {
+        hints::below(&self.shared, line, move |event: EventType, path: &str| {
             match (event, path.strip_prefix(&start)) {
                 (EventType::NodeCreated, Some(name)) => name.starts_with('i'),
                 (EventType::NodeDeleted, Some(name)) => name.starts_with('l'),

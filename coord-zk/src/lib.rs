@@ -48,6 +48,33 @@
 //! Who waits watches the one node ahead of it that keeps it waiting, so a release wakes who is next and nobody else. A hand-over
 //! is three requests and one event, however many wait. A watch outlives a lost connection.
 //!
+//! # Configuration and fenced storage
+//! A commit is two requests, a reading and a conditional write, whatever it changes; it is tried again as long as somebody else
+//! is faster, up to its deadline. The version of a key is the number of the transaction that changed it last, and the revision
+//! of a namespace that of its last commit. A commit whose reply was lost is found again for two minutes. The last thousand
+//! changes are remembered, at most 8 MiB of them. Reads see what was committed before: each is preceded by a `sync`.
+//!
+//! Servers drop the connection of who sends more than their `jute.maxbuffer`, a megabyte where nobody set it. What is larger is
+//! refused before it is sent ([`ErrorKind::TooLarge`]). A value is sent twice, for the key and for the log, so one commit
+//! takes some 500 kB of values. [`Config::with_max_packet`] says that servers take more.
+//!
+//! # Queues
+//! A push is two requests and so is a receive; acknowledging is one, and so is the renewal of all deliveries of one visibility
+//! timeout. The order is that of the commits of pushes. A delivery's lease is a node of a session that lasts for the visibility
+//! timeout, so it survives what a claim survives, and ends when its consumer was not heard of for so long. What a producer
+//! pushes twice, or a consumer acknowledges twice, within ten minutes counts once. Items and counts survive everything that the
+//! ensemble's data survive.
+//!
+//! A queue is listed by every receive: some 30 to 60 bytes an item. From a hundred items on, a client follows it instead, so that
+//! a thousand items cost hardly more than ten. With 20,000 the first receive took 32 ms and each later one 3.6 ms (an
+//! unoptimised build on one host); split longer queues by name. A push of bounded capacity and counting always list.
+//!
+//! Delays of items, and how long a commit and an id are remembered, are judged by the wall clock of the servers' leader: a step of
+//! it, or another leader with another time, makes them longer or shorter. They are never shorter otherwise.
+//!
+//! Of a namespace with values six nodes stay, of a queue eight, and of each transaction and each acknowledged item one, which
+//! those that follow remove after two minutes and after eleven.
+//!
 //! # Names
 //! All nodes of a name stand in `/coord/<namespace>/<kind>/<name>` below the chroot; folders of lines are container nodes, which
 //! the servers remove some time after they became empty. [`Layout`] lists those that are shared with Curator, kazoo and the

@@ -127,7 +127,7 @@ impl Values for Store {
     fn wakeups(&self, prefix: &Prefix) -> Wakeups {
         let folder = Space::new(&self.shared.config, &prefix.namespace).keys();
         let (start, prefix) = (format!("{folder}/"), prefix.text.clone());
-        hints::below(self.shared.clone(), folder, move |_: EventType, path: &str| {
+        hints::below(&self.shared, folder, move |_: EventType, path: &str| {
             let key = path.strip_prefix(&start).and_then(keys::unescape);
             key.is_some_and(|key| key.starts_with(&prefix))
         })

@@ -247,6 +247,13 @@ pub(super) async fn extend(shared: &Arc<Shared>, room: &Room, said: &[Settlement
     Ok(answers)
 }
 
+/// The length of sessions for extensions of any length: the next power of two in seconds, so that there are few.
+fn coarse(shared: &Shared, visibility: Duration) -> Duration {
+    let rounded = Duration::from_secs(visibility.as_secs().saturating_add(1).next_power_of_two());
+    let (_, longest) = shared.ttls();
+    rounded.min(longest).max(visibility)
+}
+
 /// Gives a delivery a lease by another session, which is kept for long enough.
 async fn relocate(
     shared: &Arc<Shared>,
@@ -254,7 +261,7 @@ async fn relocate(
     said: &Settlement,
     visibility: Duration,
 ) -> Result<Settled> {
-    let session = super::session_for(shared, visibility).await?;
+    let session = super::session_for(shared, coarse(shared, visibility)).await?;
     let known = shared.jobs.held(room, said.id).filter(|held| held.marker.token == said.token);
     let held = match known {
         Some(held) => held,
@@ -268,6 +275,10 @@ async fn relocate(
     };
     let stem = room.marker(&held.marker);
     let now = coord_core::clock::Clock::System.now();
+    // The sweep removes what it has found to be over, whoever has it then.
+    if shared.leases.get(&stem, now).is_some() && !shared.leases.prolong(&stem, now.after(visibility), now) {
+        return Ok(Settled::Stale);
+    }
     let mut batch = Batch::default();
     batch.delete(stem.clone(), None);
     batch.create(stem.clone(), Vec::new(), Mode::Ephemeral);
