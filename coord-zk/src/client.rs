@@ -79,6 +79,10 @@ impl Store {
     }
 
     async fn start(config: Arc<Config>) -> Result<Arc<Self>> {
+        #[cfg(feature = "tls")]
+        if let Some(ca) = config.ca().filter(|_| config.tls) {
+            crate::tls::options(ca)?;
+        }
         let limits = find_limits(&config).await;
         let session = Arc::new(open_session(&config, limits.fit(MAIN)).await?);
         let server = Server::ask(&config, &session).await?;
@@ -294,7 +298,11 @@ pub(crate) fn milliseconds(duration: Duration) -> Duration {
 /// Asks until a server tells; the caller has a deadline.
 async fn find_limits(config: &Config) -> Limits {
     loop {
-        if let Some(limits) = probe::limits(config).await {
+        #[cfg(feature = "tls")]
+        let limits = if config.tls { crate::tls::limits(config).await } else { probe::limits(config).await };
+        #[cfg(not(feature = "tls"))]
+        let limits = probe::limits(config).await;
+        if let Some(limits) = limits {
             return limits;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -98,6 +98,8 @@ mod record;
 mod renewal;
 mod server;
 mod session;
+#[cfg(feature = "tls")]
+mod tls;
 mod values;
 mod waits;
 mod wakeups;

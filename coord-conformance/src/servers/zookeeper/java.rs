@@ -9,6 +9,8 @@ use super::super::{Unavailable, program};
 
 /// Debian's archive of classes, which names all others that it needs.
 const DEBIAN: &str = "/usr/share/java/zookeeper.jar";
+/// But for this one, which connections by Netty need, and so TLS.
+const CODEC: &str = "/usr/share/java/netty-codec.jar";
 /// A folder as Apache's archives make it.
 const HOME: &str = "ZOOKEEPER_HOME";
 
@@ -33,7 +35,7 @@ pub(super) fn find() -> Result<Java, Unavailable> {
         }
     }
     if Path::new(DEBIAN).exists() {
-        return Ok(Java { program, classes: DEBIAN.into() });
+        return Ok(Java { program, classes: format!("{DEBIAN}:{CODEC}").into() });
     }
     Err(Unavailable::new(format!(
         "ZooKeeper is not there; install it (Debian: apt-get install zookeeper; scripts/test does) or set {HOME}"

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     io::{self, Read, Write},
     net::{Ipv4Addr, Shutdown, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     sync::OnceLock,
     time::Duration,
 };
@@ -21,6 +21,7 @@ use super::{
     network::Port,
     node::{self, Node},
     process::{Guard, Plan, Process},
+    tls,
 };
 
 /// The URL of a server or an ensemble to use instead of starting one.
@@ -37,6 +38,8 @@ pub struct ZooKeeper {
     /// Without a path: `zk://host:port`.
     url: String,
     port: u16,
+    /// On which it speaks TLS.
+    secure: Option<Port>,
 }
 
 impl ZooKeeper {
@@ -48,7 +51,7 @@ impl ZooKeeper {
         if *options == ZooKeeperOptions::default()
             && let Some(url) = given()?
         {
-            return Ok(Self { node: Node::Given, url, port: 0 });
+            return Ok(Self { node: Node::Given, url, port: 0, secure: None });
         }
         let java = java::find()?;
         let run = |port: Port| {
@@ -90,7 +93,8 @@ impl ZooKeeper {
         let folder = folder::create("zk", None)?;
         // From here on the folder is looked after, until the server's own supervisor does.
         let guard = Guard::new(&folder, None)?;
-        let configuration = format!("{configuration}dataDir={}\n", folder.display());
+        let mut configuration = format!("{configuration}dataDir={}\n", folder.display());
+        let secure = if options.tls { Some(secure(&folder, &mut configuration)?) } else { None };
         folder::write(&folder.join("zoo.cfg"), &configuration, None)?;
         if let Some(id) = id {
             folder::write(&folder.join("myid"), &id.to_string(), None)?;
@@ -100,7 +104,7 @@ impl ZooKeeper {
         let process = Process::start(Plan { folder, command, owner: None, end: Signal::SIGKILL })?;
         guard.leave()?;
         let url = format!("zk://127.0.0.1:{number}");
-        Ok(Self { node: Node::Program(process, port), url, port: number })
+        Ok(Self { node: Node::Program(process, port), url, port: number, secure })
     }
 
     /// The URL of the server: `zk://127.0.0.1:<port>`.
@@ -113,6 +117,18 @@ impl ZooKeeper {
     #[must_use]
     pub fn fresh(&self) -> String {
         format!("{}/{}", self.url, fresh_place())
+    }
+
+    /// The port on which it speaks TLS, if it was started with one.
+    #[must_use]
+    pub fn secure_port(&self) -> Option<u16> {
+        self.secure.as_ref().map(Port::number)
+    }
+
+    /// The certificate of the authority that signed the server's, if it was started with TLS.
+    #[must_use]
+    pub fn authority(&self) -> Option<PathBuf> {
+        self.node.folder().map(|folder| folder.join(tls::AUTHORITY)).filter(|path| path.exists())
     }
 
     /// The port on which it listens; 0 if it was given by a URL.
@@ -220,4 +236,23 @@ fn given() -> Result<Option<String>, Unavailable> {
 
 fn fresh_place() -> String {
     format!("test-{:016x}", fastrand::u64(..))
+}
+
+/// Certificates in the folder, and a port for TLS in the configuration.
+fn secure(folder: &Path, configuration: &mut String) -> io::Result<Port> {
+    tls::write(folder, None)?;
+    // Java takes the key and the certificate from one file.
+    let read = |name: &str| std::fs::read_to_string(folder.join(name));
+    folder::write(&folder.join("keystore.pem"), &(read(tls::KEY)? + &read(tls::CERTIFICATE)?), None)?;
+    let port = Port::reserve()?;
+    *configuration += &format!(
+        "secureClientPort={}\nsecureClientPortAddress=127.0.0.1\nssl.clientAuth=none\n\
+         serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n\
+         ssl.keyStore.location={folder}/keystore.pem\nssl.keyStore.type=PEM\n\
+         ssl.trustStore.location={folder}/{}\nssl.trustStore.type=PEM\n",
+        port.number(),
+        tls::AUTHORITY,
+        folder = folder.display()
+    );
+    Ok(port)
 }

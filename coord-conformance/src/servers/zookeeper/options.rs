@@ -9,6 +9,8 @@ use std::fmt::Write;
 pub struct ZooKeeperOptions {
     /// Whether it has to be a server that the test may stop, kill and change. Every other option implies it.
     pub own: bool,
+    /// Whether it has a second port, on which it speaks TLS.
+    pub tls: bool,
     /// Lines of `zoo.cfg`: a name and its value. They come after the harness's own, and the last of a name counts.
     pub settings: Vec<(String, String)>,
     /// Properties of the Java machine, such as `jute.maxbuffer`.
@@ -20,6 +22,7 @@ impl Default for ZooKeeperOptions {
         let property = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         Self {
             own: false,
+            tls: false,
             settings: Vec::new(),
             properties: vec![
                 // Folders that are empty go within a second, not within minutes.
@@ -41,6 +44,13 @@ impl ZooKeeperOptions {
     #[must_use]
     pub fn with_own(mut self) -> Self {
         self.own = true;
+        self
+    }
+
+    /// With a second port, on which it speaks TLS.
+    #[must_use]
+    pub fn with_tls(mut self) -> Self {
+        self.tls = true;
         self
     }
 
