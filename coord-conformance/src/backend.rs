@@ -1,6 +1,6 @@
 //! What a backend's test file implements.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use coord_core::{
@@ -111,6 +111,11 @@ pub trait TestStore: fmt::Debug + Send + Sync {
     /// How another process reaches this store; `None` if none can.
     fn url(&self) -> Option<String> {
         None
+    }
+
+    /// How long after the end of a killed holder's lease the store takes at most to let the next one in.
+    fn takeover(&self) -> Duration {
+        Duration::from_millis(250)
     }
 
     /// How many changes of values the store remembers at most for those who watch: whoever was away for

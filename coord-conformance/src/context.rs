@@ -106,6 +106,12 @@ impl Ctx {
         self.0.store.remembered_changes()
     }
 
+    /// How long after the end of a killed holder's lease the store takes at most to let the next one in.
+    #[must_use]
+    pub fn takeover(&self) -> Duration {
+        self.0.store.takeover()
+    }
+
     /// The clock of the case.
     #[must_use]
     pub fn clock(&self) -> Clock {

@@ -25,9 +25,6 @@ use crate::{
 /// How long is certainly long enough where nothing but a bug makes it long.
 pub(crate) const NEVER: Duration = Duration::from_secs(20);
 
-/// How much later than its lease a dead process is followed at most.
-const TAKEOVER: Duration = Duration::from_millis(250);
-
 /// How late this machine runs what is due, and how long its store takes to write: a bound on time means nothing without
 /// them.
 pub(crate) struct Lateness {
@@ -82,7 +79,7 @@ impl Drop for Lateness {
 
 /// The takeover was in time.
 pub(crate) fn in_time(ctx: &Ctx, died: Moment, ttl: Duration, lateness: &Lateness) -> Verdict {
-    let (took, bound) = (ctx.now().since(died), ttl + TAKEOVER + lateness.allowance());
+    let (took, bound) = (ctx.now().since(died), ttl + ctx.takeover() + lateness.allowance());
     ensure!(took <= bound, "the next one was granted {took:?} after the death, not within {bound:?}");
     Ok(())
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use coord_core::{
     Error, ErrorKind, FencingToken, Guarantees, Result,
     clock::{Clock, Moment},
-    spi::{Claim, ClaimId, Claims, Grant, HandOver, Holder, Line, LineId, Renewal, Standing, Wakeups},
+    spi::{Claim, ClaimId, Claims, Grant, HandOver, Holder, Kind, Line, LineId, Renewal, Standing, Wakeups},
 };
 use etcd_client::{KeyValue, Txn, TxnOpResponse};
 
@@ -252,7 +252,7 @@ impl Shared {
     /// Joins the line.
     async fn join(&self, joining: &Joining<'_>) -> Result<(Seen, u64)> {
         let Joining { claim, line, held, .. } = joining;
-        let exclusive = claim.weight > 0;
+        let exclusive = meets_others(claim);
         let txn = lines::join(
             line,
             &held.keys,
@@ -262,8 +262,19 @@ impl Shared {
             claim.wait,
         );
         let answer = self.send(joining, txn).await?;
-        let seen = self.read_join(joining, &answer)?;
-        self.go_on(joining, seen, answer.term).await
+        let (mut seen, mut term) = (self.read_join(joining, &answer)?, answer.term);
+        // Only who joins overtakes: a claim that others were put behind, because a grant is handed over to it, stays ahead.
+        if let Seen::Waiting { at, places, .. } = &seen
+            && self.overtake(joining, at, places).await?
+        {
+            let txn = Txn::new().and_then([line.own(&at.keys), line.places()]);
+            let answer = self.send(joining, txn).await?;
+            let [TxnOpResponse::Get(own), TxnOpResponse::Get(places)] = &answer.parts[..] else {
+                return Err(unread());
+            };
+            (seen, term) = (found(joining, own.kvs(), places.kvs(), answer.revision)?, answer.term);
+        }
+        self.go_on(joining, seen, term).await
     }
 
     /// What the answer to [`lines::join`] says.
@@ -273,7 +284,7 @@ impl Shared {
         }
         let Some(TxnOpResponse::Txn(inner)) = answer.parts.first() else { return Err(unread()) };
         let parts = inner.op_responses();
-        let exclusive = joining.claim.weight > 0;
+        let exclusive = meets_others(joining.claim);
         match (inner.succeeded() && exclusive, joining.claim.wait, &parts[..]) {
             (true, true, [.., TxnOpResponse::Get(places)]) => Ok(Seen::Waiting {
                 at: joining.joined(answer.revision, &joining.held.record),
@@ -327,19 +338,8 @@ impl Shared {
         self.go_on(joining, seen, answer.term).await
     }
 
-    /// Does what follows from what was seen: others are overtaken, and a claim that is eligible is granted.
-    async fn go_on(&self, joining: &Joining<'_>, mut seen: Seen, mut term: u64) -> Result<(Seen, u64)> {
-        if let Seen::Waiting { at, places, .. } = &seen
-            && self.overtake(joining, at, places).await?
-        {
-            let txn = Txn::new().and_then([joining.line.own(&at.keys), joining.line.places()]);
-            let answer = self.send(joining, txn).await?;
-            let [TxnOpResponse::Get(own), TxnOpResponse::Get(places)] = &answer.parts[..] else {
-                return Err(unread());
-            };
-            term = answer.term;
-            seen = found(joining, own.kvs(), places.kvs(), answer.revision)?;
-        }
+    /// Does what follows from what was seen: a claim that is eligible is granted.
+    async fn go_on(&self, joining: &Joining<'_>, seen: Seen, term: u64) -> Result<(Seen, u64)> {
         match seen {
             Seen::Waiting { ref at, ref places, .. } if is_eligible(joining.claim, places, at.token) => {
                 self.grant_seen(joining, at).await
@@ -464,6 +464,11 @@ fn found(joining: &Joining<'_>, own: &[KeyValue], places: &[KeyValue], revision:
         return Ok(Seen::Granted(at));
     }
     Ok(Seen::Waiting { at, places: joining.line.in_order(places), revision })
+}
+
+/// Whether others may stand in its way: not in lines of which the list is what matters, where nobody weighs anything.
+fn meets_others(claim: &Claim) -> bool {
+    claim.weight > 0 || !matches!(claim.line.kind, Kind::Registry | Kind::Barrier)
 }
 
 fn is_eligible(claim: &Claim, places: &[Place], token: i64) -> bool {

@@ -322,6 +322,13 @@ impl Shared {
     /// As the operation's; that nobody knows what became of it, if all of them together take too long.
     pub(crate) async fn in_time<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
         match tokio::time::timeout(TO_ANSWER, operation).await {
+            // It ended while the request was under way, or this process stood still: asked again, it is done with another one.
+            Ok(Err(error)) if is_lease_gone(&error) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("the etcd cluster {}: a lease ended before it could be used; try again", self.config),
+            )
+            .with_source(error)
+            .with_unknown_effect()),
             Ok(answer) => answer,
             Err(_) => Err(too_slow(&self.config, true)),
         }

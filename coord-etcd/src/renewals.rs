@@ -46,7 +46,7 @@ impl Shared {
                 // Not one of this client: it may be in the line all the same.
                 None => self.take_over(grant, grant.id, sent).await?,
             };
-            if let Some(held) = held.filter(|held| !held.ended && held.token == Some(grant.token.as_i64())) {
+            if let Some(held) = held.filter(|held| is_granted(held, grant)) {
                 live.push(Renewing { at, held });
             }
         }
@@ -262,8 +262,7 @@ impl Shared {
             Some(held) => Some(held),
             None => self.take_over(grant, grant.id, Clock::System.now()).await?,
         };
-        let Some(mut held) = held.filter(|held| !held.ended && held.token == Some(grant.token.as_i64()))
-        else {
+        let Some(mut held) = held.filter(|held| is_granted(held, grant)) else {
             return Ok(Renewal::Lost);
         };
         let _turn = self.turn(&held).await?;
@@ -362,4 +361,9 @@ impl Shared {
         }
         Ok(None)
     }
+}
+
+/// Whether the claim is this grant.
+fn is_granted(held: &Held, grant: &Grant) -> bool {
+    !held.ended && held.record.head.is_granted() && held.token == Some(grant.token.as_i64())
 }

@@ -51,8 +51,10 @@ impl Server {
             _ => Durability::Power,
         };
         let features = match layout {
-            Layout::Own => Features::ALL,
-            // Other clients would not go behind.
+            // What it takes is there, in `overtaking.rs`. It is not offered as long as a wake-up may be late after it: then who
+            // is next waits until it looks by itself.
+            Layout::Own => Features::ALL.with_priority(false).with_hand_over(false),
+            // Other clients would not go behind at all.
             Layout::Interop => Features::ALL.with_priority(false).with_hand_over(false),
         };
         Guarantees::new("etcd")

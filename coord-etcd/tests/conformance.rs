@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use coord_conformance::{
@@ -52,6 +52,11 @@ impl TestStore for Fresh {
 
     async fn connect_all(&self) -> Result<Stores> {
         Ok(stores(Store::open(self.0.url()).await?))
+    }
+
+    /// It looks for leases that ended twice a second, and ends a bounded number of them at a time.
+    fn takeover(&self) -> Duration {
+        Duration::from_secs(1)
     }
 
     fn url(&self) -> Option<String> {

@@ -15,7 +15,8 @@ use coord_core::{
 use coord_etcd::Store;
 use fastrand::Rng;
 use stores::{
-    calls, compact, hint, keys, left, more, name, namespace, open, plain_server, quiet, raw, server, stop,
+    Brittle, calls, compact, hint, keys, left, more, name, namespace, open, plain_server, quiet, raw, server,
+    stop,
 };
 
 fn key(text: &str) -> KeyId {
@@ -547,6 +548,49 @@ async fn a_watch_goes_on_after_the_server_was_away() {
             event => panic!("{event:?}"),
         }
     }
+}
+
+/// Requests and replies are lost with their connections, those of requests within an operation too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_break_lose_and_double_nothing() {
+    let Some(server) = server() else { return };
+    let way = Brittle::start(&server, Duration::from_millis(40)).await;
+    let mut work = tokio::task::JoinSet::new();
+    for client in 0..3_u8 {
+        let store = way.open().await;
+        work.spawn(async move {
+            for number in 0..50_u8 {
+                let log = format!("log {client}");
+                let mut writes = vec![(log.as_str(), Condition::Any, Change::Put(vec![number]))];
+                if number % 3 == 1 {
+                    // It is read first, and others write it too.
+                    writes.push(("mark", token(1), Change::Put(vec![number])));
+                }
+                if number % 5 == 4 {
+                    writes[0].2 = Change::Delete;
+                }
+                let transaction = transaction(writes);
+                let committed = loop {
+                    match store.commit(&transaction).await {
+                        Ok(committed) => break committed,
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+                    }
+                };
+                done(committed);
+            }
+        });
+    }
+    while let Some(worker) = work.join_next().await {
+        worker.unwrap();
+    }
+    let store = open(&server).await;
+    for client in 0..3 {
+        let states = store.history(&key(&format!("log {client}")), 1_000).await.unwrap();
+        let states: Vec<_> = states.iter().rev().map(|state| state.value.clone()).collect();
+        let expected: Vec<_> = (0..50).map(|number| (number % 5 != 4).then(|| vec![number])).collect();
+        assert_eq!(states, expected);
+    }
+    assert_eq!(store.history(&key("mark"), 1_000).await.unwrap().len(), 3 * 17);
 }
 
 /// Clients count in one key while the leader of three is killed, and the next one stopped. Each number was written once.

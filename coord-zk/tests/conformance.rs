@@ -77,6 +77,11 @@ impl TestStore for Fresh {
         Some(1000)
     }
 
+    /// A tick of the servers, and half a second.
+    fn takeover(&self) -> Duration {
+        Duration::from_millis(600)
+    }
+
     fn url(&self) -> Option<String> {
         Some(self.url.clone())
     }

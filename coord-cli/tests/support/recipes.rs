@@ -63,7 +63,7 @@ fn locks_exclude_and_hand_over() -> Result<(), Unavailable> {
     assert!(released["fence"].as_u64() > Some(second));
     assert_eq!(waiter.end().status, 79);
     // Killed: its lease ends.
-    let (killed, _) = hold(&store, &["lock", "x", "--ttl", "500ms"]);
+    let (killed, _) = hold(&store, &["lock", "x", "--ttl", "1s"]);
     killed.signal(Signal::SIGKILL);
     assert_eq!(store.run(&["lock", "x", "--", "true"]).status, 0);
     assert_eq!(store.json(&["inspect", "x", "--json"]).len(), 0);

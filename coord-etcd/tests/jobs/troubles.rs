@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     LONG, NOTHING, grouped, item, one, parts, push, queue, receive, say, settle,
-    stores::{hint, open, server, server_with, stop},
+    stores::{Brittle, hint, open, server, server_with, stop, until},
 };
 
 /// Sends an operation again until it is answered.
@@ -298,6 +298,88 @@ async fn rights_on_our_own_keys_are_enough() {
     assert_eq!(settle(&*store, &queue, &next, Word::Ack).await, Settled::Done);
     assert_eq!(store.requeue(&queue, &[taken[0].id]).await.unwrap(), 1);
     assert_eq!(store.purge(&queue).await.unwrap(), 2);
+}
+
+/// Requests and replies are lost with their connections, those of requests within an operation too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_break_lose_and_double_nothing() {
+    let Some(server) = server() else { return };
+    let (queue, way) = (queue("brittle"), Brittle::start(&server, Duration::from_millis(40)).await);
+    let (mut producers, mut consumers) = (JoinSet::new(), JoinSet::new());
+    for client in 0..2_u8 {
+        let (store, queue) = (way.open().await, queue.clone());
+        producers.spawn(async move {
+            let mut random = Rng::with_seed(client.into());
+            for number in 0..60_u8 {
+                let payload = [client, number];
+                let delay = if number % 20 == 7 { Duration::from_secs(1) } else { Duration::ZERO };
+                let one = match random.u8(0..3) {
+                    0 => item(&payload),
+                    group => grouped(&payload, &format!("{client} {group}")),
+                };
+                let capacity = random.bool().then_some(1_000);
+                let next = Push { capacity, ..push(&queue, vec![NewItem { delay, ..one }]) };
+                assert!(matches!(insist!(store.push(&next)), Pushed::Done { .. }));
+            }
+        });
+    }
+    let done = Arc::new(Mutex::new(Vec::new()));
+    for client in 0..2 {
+        let (store, queue, done) = (way.open().await, queue.clone(), Arc::clone(&done));
+        consumers.spawn(async move {
+            let (mut random, mut last) = (Rng::with_seed(client), None);
+            loop {
+                let limit = random.u32(1..4);
+                let next = Receive { visibility: Duration::from_secs(5), ..receive(&queue, limit) };
+                let taken = insist!(store.receive(&next)).deliveries;
+                if taken.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                for taken in taken {
+                    assert!(last < Some(taken.token), "{} came after {last:?}", taken.token);
+                    last = Some(taken.token);
+                    let back = Word::Nack { delay: Duration::ZERO, max_attempts: None };
+                    let words = match random.u8(0..6) {
+                        0 => vec![back],
+                        1 => vec![Word::Return],
+                        2 => vec![Word::Extend(LONG), Word::Ack],
+                        _ => vec![Word::Ack],
+                    };
+                    for word in words {
+                        let said = [say(&taken, word.clone())];
+                        let settled = insist!(store.settle(&queue, &said));
+                        if word == Word::Ack && settled == [Settled::Done] {
+                            done.lock().unwrap().push((taken.group.clone(), taken.payload.clone()));
+                        }
+                    }
+                }
+            }
+        });
+    }
+    while let Some(producer) = producers.join_next().await {
+        producer.unwrap();
+    }
+    let onlooker = open(&server).await;
+    let emptied = async {
+        while insist!(onlooker.stats(&queue)) != NOTHING {
+            if let Some(consumer) = consumers.try_join_next() {
+                consumer.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), emptied).await.expect("an empty queue");
+    // The last words may be under way yet.
+    until(async || done.lock().unwrap().len() >= 120).await;
+    consumers.shutdown().await;
+    let done = done.lock().unwrap().clone();
+    let once: HashSet<_> = done.iter().map(|(_, payload)| payload).collect();
+    assert_eq!((done.len(), once.len()), (120, 120), "{done:?}");
+    for group in ["0 1", "0 2", "1 1", "1 2"] {
+        let numbers = done.iter().filter(|(of, _)| of.as_deref() == Some(group)).map(|(_, payload)| payload);
+        assert!(numbers.is_sorted(), "{group}: {done:?}");
+    }
+    assert!(parts(&server).await.is_empty());
 }
 
 /// The leader of three is killed, and later another one stopped, while clients work.

@@ -107,3 +107,48 @@ pub(crate) async fn stop(server: &Etcd) {
     })
     .await;
 }
+
+/// A way to the server whose connections break all the time, with requests and replies on them. It ends when it is dropped.
+pub(crate) struct Brittle {
+    port: u16,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Brittle {
+    /// A connection lasts for up to so long.
+    pub(crate) async fn start(server: &Etcd, longest: Duration) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, target) = (listener.local_addr().unwrap().port(), server.port());
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((mut client, _)) = listener.accept().await {
+                connections.spawn(async move {
+                    let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", target)).await else {
+                        return;
+                    };
+                    let life = longest.mul_f64(fastrand::f64());
+                    let copying = tokio::io::copy_bidirectional(&mut client, &mut server);
+                    let _ = tokio::time::timeout(life, copying).await;
+                });
+            }
+        });
+        Self { port, task }
+    }
+
+    pub(crate) async fn open(&self) -> Arc<Store> {
+        let opening = async {
+            loop {
+                if let Ok(store) = Store::open(format!("etcd://127.0.0.1:{}", self.port)).await {
+                    break store;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), opening).await.unwrap()
+    }
+}
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
