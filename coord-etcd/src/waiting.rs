@@ -123,7 +123,8 @@ impl Waiting {
             self.waiters.keys().filter(|token| !self.places.contains_key(token)).copied().collect();
         let mut ahead = 0_u64;
         for (token, place) in &self.places {
-            if ahead >= most {
+            // Who weighs nothing fits beside as much as its limit.
+            if ahead > most {
                 break;
             }
             if let Some((waiter, _)) = self.waiters.get(token)
@@ -163,6 +164,15 @@ mod tests {
         line.leave(three.id);
         line.leave(four.id);
         assert!(line.is_empty());
+    }
+
+    #[test]
+    fn who_weighs_nothing_is_hinted_too() {
+        let mut line = Waiting::default();
+        let two = waiter(2, 0, 0);
+        assert_eq!(line.join(two, 9, vec![place(1, 1), place(2, 0)]), []);
+        line.ended(&[1], 10);
+        assert_eq!(line.eligible(), [two.id]);
     }
 
     #[test]
