@@ -42,18 +42,18 @@ const THREADS: usize = 8;
 /// The `main` of a backend's test target: libtest's options and output. A process that a case started becomes a
 /// worker instead.
 pub fn main(backend: impl Backend) -> ExitCode {
-    suite(&[Arc::new(backend)])
+    suite(&[Arc::new(backend)], false)
 }
 
 /// As [`main`], for a crate with several backends, or with several kinds of servers behind one. Each runs all cases, as
 /// `<name of the backend>::<case>`, and has an expectation of its own, `tests/<test target>.<name of the backend>.expected`.
 pub fn main_of_all(backends: &[Arc<dyn Backend>]) -> ExitCode {
-    suite(backends)
+    suite(backends, true)
 }
 
 type Outcomes = BTreeMap<&'static str, Outcome>;
 
-fn suite(backends: &[Arc<dyn Backend>]) -> ExitCode {
+fn suite(backends: &[Arc<dyn Backend>], several: bool) -> ExitCode {
     if let Ok(url) = std::env::var(worker::WORKER) {
         let name = std::env::var(worker::BACKEND).unwrap_or_default();
         let backend = backends.iter().find(|backend| backend.name() == name).or(backends.first());
@@ -61,7 +61,6 @@ fn suite(backends: &[Arc<dyn Backend>]) -> ExitCode {
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
-    let several = backends.len() > 1;
     let runs: Vec<_> = backends.iter().map(|backend| (backend, Arc::<Mutex<Outcomes>>::default())).collect();
     let trials = runs.iter().flat_map(|(backend, outcomes)| {
         cases::all().into_iter().map(move |case| trial(case, backend, several, outcomes.clone()))

@@ -175,6 +175,7 @@ impl Registry {
         let now = Clock::System.now();
         let claims = self.claims();
         let held = claims.by_id.values().find(|held| held.keys.place == key && held.token == Some(token))?;
-        Some(if held.ended { Duration::ZERO } else { held.deadline.since(now) })
+        // One that is being withdrawn is in the line until the server says that it is not: others see it there.
+        Some(if held.ended && !held.leaving { Duration::ZERO } else { held.deadline.since(now) })
     }
 }

@@ -591,6 +591,7 @@ async fn connections_that_break_lose_and_double_nothing() {
         assert_eq!(states, expected);
     }
     assert_eq!(store.history(&key("mark"), 1_000).await.unwrap().len(), 3 * 17);
+    assert!(way.broken() > 20, "{} connections were broken", way.broken());
 }
 
 /// Clients count in one key while the leader of three is killed, and the next one stopped. Each number was written once.

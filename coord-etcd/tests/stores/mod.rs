@@ -1,7 +1,13 @@
 //! What the tests of values and jobs share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use coord_conformance::servers::{Etcd, EtcdOptions, found};
 use coord_core::{
@@ -111,6 +117,7 @@ pub(crate) async fn stop(server: &Etcd) {
 /// A way to the server whose connections break all the time, with requests and replies on them. It ends when it is dropped.
 pub(crate) struct Brittle {
     port: u16,
+    broken: Arc<AtomicU32>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -119,20 +126,30 @@ impl Brittle {
     pub(crate) async fn start(server: &Etcd, longest: Duration) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (port, target) = (listener.local_addr().unwrap().port(), server.port());
+        let broken = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&broken);
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((mut client, _)) = listener.accept().await {
+                let count = Arc::clone(&count);
                 connections.spawn(async move {
                     let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", target)).await else {
                         return;
                     };
                     let life = longest.mul_f64(fastrand::f64());
                     let copying = tokio::io::copy_bidirectional(&mut client, &mut server);
-                    let _ = tokio::time::timeout(life, copying).await;
+                    if tokio::time::timeout(life, copying).await.is_err() {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
                 });
             }
         });
-        Self { port, task }
+        Self { port, broken, task }
+    }
+
+    /// How many connections it has broken.
+    pub(crate) fn broken(&self) -> u32 {
+        self.broken.load(Ordering::Relaxed)
     }
 
     pub(crate) async fn open(&self) -> Arc<Store> {

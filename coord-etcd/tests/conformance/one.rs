@@ -1,11 +1,9 @@
-//! The conformance suite on one etcd server: `cargo test -p coord-etcd --test conformance [FILTER]`.
+//! One server, which each case has for itself.
 //!
 //! The layout that is shared with other clients cannot pass all of it: there, a lock and an election of one name are the same
-//! key, and so exclude each other. What it does is in `interop.rs`.
+//! key, and so exclude each other. What it does is in `tests/interop.rs`.
 
-mod common;
-
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use coord_conformance::{
@@ -15,10 +13,10 @@ use coord_conformance::{
 use coord_core::{Result, spi::Claims};
 use coord_etcd::Store;
 
-use self::common::{failed, keys, no_server, stores};
+use super::common::{failed, keys, no_server, stores};
 
 #[derive(Debug)]
-struct OnEtcd;
+pub(super) struct OnEtcd;
 
 #[async_trait]
 impl Backend for OnEtcd {
@@ -67,8 +65,4 @@ impl TestStore for Fresh {
     async fn size(&self) -> Result<Option<u64>> {
         keys(&self.0).map(Some).map_err(failed)
     }
-}
-
-fn main() -> ExitCode {
-    coord_conformance::main(OnEtcd)
 }

@@ -1,8 +1,6 @@
-//! The conformance suite on a cluster of three etcd servers: `cargo test -p coord-etcd --test conformance_cluster [FILTER]`.
+//! Three servers, which each case has for itself.
 
-mod common;
-
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use coord_conformance::{
@@ -11,20 +9,24 @@ use coord_conformance::{
 };
 use coord_core::{Result, spi::Claims};
 use coord_etcd::Store;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use self::common::{failed, keys, no_server, stores};
+use super::common::{failed, keys, no_server, stores};
 
 #[derive(Debug)]
-struct OnCluster;
+pub(super) struct OnCluster;
 
 #[async_trait]
 impl Backend for OnCluster {
     fn name(&self) -> &str {
-        "etcd cluster"
+        "etcd-of-three"
     }
 
     async fn open(&self) -> Result<Box<dyn TestStore>> {
-        Ok(Box::new(Fresh(EtcdCluster::start(&EtcdOptions::default()).map_err(no_server)?)))
+        // Two dozen servers on a small machine would miss each other's heartbeats, and elect leaders all the time.
+        static ROOM: Semaphore = Semaphore::const_new(4);
+        let room = ROOM.acquire().await.map_err(|closed| failed(std::io::Error::other(closed)))?;
+        Ok(Box::new(Fresh(EtcdCluster::start(&EtcdOptions::default()).map_err(no_server)?, room)))
     }
 
     async fn connect(&self, url: &str) -> Result<Arc<dyn Claims>> {
@@ -38,7 +40,7 @@ impl Backend for OnCluster {
 
 /// A cluster of its own, which ends with the case. Its clients use all of its members.
 #[derive(Debug)]
-struct Fresh(EtcdCluster);
+struct Fresh(EtcdCluster, #[allow(dead_code, reason = "held")] SemaphorePermit<'static>);
 
 #[async_trait]
 impl TestStore for Fresh {
@@ -63,8 +65,4 @@ impl TestStore for Fresh {
     async fn size(&self) -> Result<Option<u64>> {
         keys(&self.0.members()[0]).map(Some).map_err(failed)
     }
-}
-
-fn main() -> ExitCode {
-    coord_conformance::main(OnCluster)
 }
