@@ -349,7 +349,8 @@ async fn connections_that_break_lose_and_double_nothing() {
                         let said = [say(&taken, word.clone())];
                         let settled = insist!(store.settle(&queue, &said));
                         if word == Word::Ack && settled == [Settled::Done] {
-                            done.lock().unwrap().push((taken.group.clone(), taken.payload.clone()));
+                            let taken = (taken.token, taken.group.clone(), taken.payload.clone());
+                            done.lock().unwrap().push(taken);
                         }
                     }
                 }
@@ -373,10 +374,11 @@ async fn connections_that_break_lose_and_double_nothing() {
     until(async || done.lock().unwrap().len() >= 60).await;
     consumers.shutdown().await;
     let done = done.lock().unwrap().clone();
-    let once: HashSet<_> = done.iter().map(|(_, payload)| payload).collect();
+    let once: HashSet<_> = done.iter().map(|(_, _, payload)| payload).collect();
     assert_eq!((done.len(), once.len()), (60, 60), "{done:?}");
     for group in ["0 1", "0 2", "1 1", "1 2"] {
-        let numbers = done.iter().filter(|(of, _)| of.as_deref() == Some(group)).map(|(_, payload)| payload);
+        let numbers =
+            done.iter().filter(|(_, of, _)| of.as_deref() == Some(group)).map(|(_, _, payload)| payload);
         assert!(numbers.is_sorted(), "{group}: {done:?}");
     }
     assert!(parts(&server).await.is_empty());
