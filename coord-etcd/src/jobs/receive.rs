@@ -58,6 +58,8 @@ impl Shared {
             if view.tried.1 > 0 {
                 let again = self.again(&keys, receive, &view).await?;
                 if !again.is_empty() {
+                    // An earlier copy of the step, whose reply was lost, may have put them under this lease.
+                    lease = None;
                     break Received { deliveries: again, look_again_in: None };
                 }
             }

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     LONG, NOTHING, grouped, item, one, parts, push, queue, receive, say, settle,
-    stores::{Brittle, hint, open, server, server_with, stop, until},
+    stores::{Brittle, Cut, hint, open, server, server_with, stop, until},
 };
 
 /// Sends an operation again until it is answered.
@@ -82,6 +82,30 @@ async fn what_has_no_answer_is_done_once() {
     }
     assert_eq!(store.stats(&queue).await.unwrap(), NOTHING);
     assert!(parts(&server).await.is_empty());
+}
+
+/// The connection breaks with each reply in turn while an item is received, and the request is sent again under the same call: what
+/// an earlier copy of it took stays leased.
+#[tokio::test]
+async fn what_is_received_over_a_broken_connection_stays_in_hand() {
+    let Some(server) = server() else { return };
+    let (cut, queue) = (Cut::start(&server).await, queue("broken"));
+    let (sound, store) = (open(&server).await, cut.open().await);
+    for nth in 1.. {
+        sound.push(&push(&queue, vec![item(b"a"), item(b"b")])).await.unwrap();
+        for limit in [1, 2] {
+            cut.lose(nth);
+            let taken = insist!(store.receive(&receive(&queue, limit))).deliveries;
+            assert_eq!(taken.len(), 1, "reply {nth}");
+            assert_eq!(taken[0].attempt, 1, "reply {nth}");
+            let settled = settle(&*sound, &queue, &taken[0], Word::Ack).await;
+            assert_eq!(settled, Settled::Done, "reply {nth}");
+        }
+        if !cut.is_done() {
+            assert!(nth > 3, "only {nth} replies were lost");
+            break;
+        }
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use coord_core::{
 };
 use coord_etcd::Store;
 use etcd_client::{Client, GetOptions, KeyValue};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A server of the test's own; `None`, with the reason told, if this host has none and need not have one.
 pub(crate) fn server_with(options: &EtcdOptions) -> Option<Etcd> {
@@ -112,6 +113,68 @@ pub(crate) async fn stop(server: &Etcd) {
         })
     })
     .await;
+}
+
+/// A way to the server whose connection breaks with one of the replies on it.
+pub(crate) struct Cut {
+    port: u16,
+    left: Arc<AtomicU32>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Cut {
+    pub(crate) async fn start(server: &Etcd) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, target) = (listener.local_addr().unwrap().port(), server.port());
+        let left = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&left);
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let counter = Arc::clone(&counter);
+                connections.spawn(async move {
+                    let server = tokio::net::TcpStream::connect(("127.0.0.1", target)).await.unwrap();
+                    let (mut requests, mut to_client) = client.into_split();
+                    let (mut replies, mut to_server) = server.into_split();
+                    let back = async {
+                        let mut buffer = vec![0; 64 * 1024];
+                        while let Ok(length @ 1..) = replies.read(&mut buffer).await {
+                            let counted = counter
+                                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+                            if counted == Ok(1) || to_client.write_all(&buffer[..length]).await.is_err() {
+                                return;
+                            }
+                        }
+                    };
+                    tokio::select! {
+                        () = back => {}
+                        _ = tokio::io::copy(&mut requests, &mut to_server) => {}
+                    }
+                });
+            }
+        });
+        Self { port, left, task }
+    }
+
+    /// The connection on which the server sends for the `nth` time from now breaks, and what it sent is lost.
+    pub(crate) fn lose(&self, nth: u32) {
+        self.left.store(nth, Ordering::SeqCst);
+    }
+
+    /// Whether it has broken since.
+    pub(crate) fn is_done(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
+    }
+
+    pub(crate) async fn open(&self) -> Arc<Store> {
+        Store::open(format!("etcd://127.0.0.1:{}", self.port)).await.unwrap()
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// A way to the server whose connections break all the time, with requests and replies on them. It ends when it is dropped.

@@ -55,8 +55,8 @@ impl Java {
     /// The command that runs a server with the `zoo.cfg` of its working directory.
     pub(super) fn command(&self, properties: &[(String, String)]) -> Vec<OsString> {
         let mut command: Vec<OsString> = vec![self.program.clone().into()];
-        // A small machine that is ready soon. It keeps the last 500 changes in memory, which are large ones in some tests: in half
-        // of this it collected garbage for seconds.
+        // A small machine that is ready soon. It keeps the last 500 changes in memory, which are large ones in some tests: with a
+        // quarter of this it collected garbage for seconds.
         for flag in ["-Xmx512m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"] {
             command.push(flag.into());
         }
