@@ -7,6 +7,7 @@
 //! these samples and not on the moment in which a loss was *noticed*: on a busy machine a task may be told late, and
 //! that is nobody's fault.
 
+mod file;
 mod held;
 mod op;
 mod recorder;
@@ -24,13 +25,14 @@ use coord_core::{
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    file::{Header, Recording},
     held::{Attempt, Held, Holding},
-    op::{Ask, AttemptId, Change, Given, Op, Seen},
+    op::{Ask, AttemptId, Change, Given, Op, Report, Seen},
     recorder::{Recorder, outcome_of},
 };
 
 /// A moment in a history. Stamps of one process are all different and in the order in which they were taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Stamp {
     /// Nanoseconds since the start of the clock.

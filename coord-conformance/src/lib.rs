@@ -49,6 +49,7 @@
 //! | [`history`], [`checkers`] | what happened, and the rules that it must keep to |
 //! | [`faults`] | a decorator that loses, delays and cuts off |
 //! | [`worker`] | the program that a case starts, stops and kills |
+//! | [`runs`] | histories of processes at work under faults, stored, judged and drawn |
 //! | [`servers`] | real servers, started and ended by the tests |
 //! | [`harness`] | requirements, deadlines, the expectation, `main` |
 
@@ -63,6 +64,7 @@ pub mod faults;
 pub mod harness;
 pub mod history;
 mod nemesis;
+pub mod runs;
 #[cfg(unix)]
 pub mod servers;
 mod unavailable;

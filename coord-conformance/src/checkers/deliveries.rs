@@ -37,7 +37,7 @@ pub fn check(events: &[Event]) -> Judgement {
         }
     }
     for (object, events) in objects {
-        let queue = Queue::new(object, &events);
+        let queue = Queue::new(object, events);
         queue.tokens()?;
         queue.pushed()?;
         queue.once()?;
@@ -47,6 +47,22 @@ pub fn check(events: &[Event]) -> Judgement {
         queue.nothing_lost()?;
     }
     Ok(())
+}
+
+/// The part of an event that is about these items.
+fn part(event: &Event, items: &[&str]) -> Option<Event> {
+    let op = match &event.op {
+        Op::Push { item, .. } | Op::InHand { item, .. } | Op::Ack { item, .. } | Op::Nack { item, .. } => {
+            items.contains(&item.as_str()).then(|| event.op.clone())
+        }
+        Op::Receive { items: received } => {
+            let own: Vec<_> =
+                received.iter().filter(|(item, ..)| items.contains(&item.as_str())).cloned().collect();
+            (!own.is_empty()).then_some(Op::Receive { items: own })
+        }
+        _ => None,
+    };
+    op.map(|op| Event { op, ..event.clone() })
 }
 
 struct Pushed<'a> {
@@ -77,6 +93,7 @@ struct Said<'a> {
 
 struct Queue<'a> {
     object: &'a str,
+    events: Vec<&'a Event>,
     pushes: Vec<Pushed<'a>>,
     /// In the order of their tokens.
     deliveries: Vec<Delivered<'a>>,
@@ -88,9 +105,10 @@ struct Queue<'a> {
 }
 
 impl<'a> Queue<'a> {
-    fn new(object: &'a str, events: &[&'a Event]) -> Self {
+    fn new(object: &'a str, events: Vec<&'a Event>) -> Self {
         let mut queue = Self {
             object,
+            events: Vec::new(),
             pushes: Vec::new(),
             deliveries: Vec::new(),
             acks: Vec::new(),
@@ -98,7 +116,7 @@ impl<'a> Queue<'a> {
             drained: None,
             blind: false,
         };
-        for event in events {
+        for event in &events {
             let Event { from, to, outcome, .. } = event;
             let (from, to) = (*from, *to);
             match &event.op {
@@ -124,21 +142,27 @@ impl<'a> Queue<'a> {
             }
         }
         queue.deliveries.sort_by_key(|delivery| delivery.token);
+        queue.events = events;
         queue
     }
 
-    fn refuse(&self, message: impl std::fmt::Display) -> Judgement {
-        Err(Violation::new(NAME, format!("{}: {message}", self.object)))
+    /// Refuses the history for what happened to these items.
+    fn refuse(&self, items: &[&str], message: impl std::fmt::Display) -> Judgement {
+        let evidence: Vec<_> = self.events.iter().filter_map(|event| part(event, items)).collect();
+        Err(Violation::new(NAME, format!("{}: {message}", self.object)).shown_by(&evidence))
     }
 
     fn tokens(&self) -> Judgement {
         for pair in self.deliveries.windows(2) {
             let [before, after] = pair else { continue };
             if before.token == after.token {
-                return self.refuse(format_args!(
-                    "{:?} and {:?} were delivered with one token, {}",
-                    before.item, after.item, after.token
-                ));
+                return self.refuse(
+                    &[before.item, after.item],
+                    format_args!(
+                        "{:?} and {:?} were delivered with one token, {}",
+                        before.item, after.item, after.token
+                    ),
+                );
             }
         }
         // The latest call of all that have smaller tokens.
@@ -147,10 +171,13 @@ impl<'a> Queue<'a> {
             if let Some(before) = latest
                 && delivery.to < before.from
             {
-                return self.refuse(format_args!(
-                    "{:?} was delivered with token {} before {:?} was, with the smaller token {}",
-                    delivery.item, delivery.token, before.item, before.token
-                ));
+                return self.refuse(
+                    &[delivery.item, before.item],
+                    format_args!(
+                        "{:?} was delivered with token {} before {:?} was, with the smaller token {}",
+                        delivery.item, delivery.token, before.item, before.token
+                    ),
+                );
             }
             latest = latest.filter(|before| before.from > delivery.from).or(Some(*delivery));
         }
@@ -165,7 +192,8 @@ impl<'a> Queue<'a> {
                 .is_none_or(|push| delivery.to < push.from || matches!(push.outcome, Outcome::Fail(_)))
         });
         match invented {
-            Some(delivery) => self.refuse(format_args!("{:?} was delivered and not pushed", delivery.item)),
+            Some(delivery) => self
+                .refuse(&[delivery.item], format_args!("{:?} was delivered and not pushed", delivery.item)),
             None => Ok(()),
         }
     }
@@ -174,20 +202,26 @@ impl<'a> Queue<'a> {
         let mut done = HashMap::new();
         for ack in self.acks.iter().filter(|ack| *ack.outcome == Outcome::Ok) {
             if let Some(other) = done.insert(ack.item, ack.token) {
-                return self.refuse(format_args!(
-                    "{:?} was acknowledged twice, with tokens {other} and {}",
-                    ack.item, ack.token
-                ));
+                return self.refuse(
+                    &[ack.item],
+                    format_args!(
+                        "{:?} was acknowledged twice, with tokens {other} and {}",
+                        ack.item, ack.token
+                    ),
+                );
             }
             let again = self
                 .deliveries
                 .iter()
                 .find(|delivery| delivery.item == ack.item && delivery.token > ack.token);
             if let Some(again) = again {
-                return self.refuse(format_args!(
-                    "{:?} was acknowledged with token {}, and delivered with token {} too",
-                    ack.item, ack.token, again.token
-                ));
+                return self.refuse(
+                    &[ack.item],
+                    format_args!(
+                        "{:?} was acknowledged with token {}, and delivered with token {} too",
+                        ack.item, ack.token, again.token
+                    ),
+                );
             }
         }
         Ok(())
@@ -200,10 +234,13 @@ impl<'a> Queue<'a> {
                 .iter()
                 .find(|delivery| delivery.item == *item && delivery.token > *token && delivery.to < *when);
             if let Some(other) = other {
-                return self.refuse(format_args!(
-                    "{item:?} was in hand with token {token} when it had been delivered with token {}",
-                    other.token
-                ));
+                return self.refuse(
+                    &[item],
+                    format_args!(
+                        "{item:?} was in hand with token {token} when it had been delivered with token {}",
+                        other.token
+                    ),
+                );
             }
         }
         Ok(())
@@ -238,7 +275,10 @@ impl<'a> Queue<'a> {
                 ahead && before.to < delivery.from && late.token > delivery.token
             });
             if let Some((before, _)) = passed {
-                return self.refuse(format_args!("{:?} was delivered before {:?}", push.item, before.item));
+                return self.refuse(
+                    &[push.item, before.item],
+                    format_args!("{:?} was delivered before {:?}", push.item, before.item),
+                );
             }
         }
         Ok(())
@@ -259,10 +299,13 @@ impl<'a> Queue<'a> {
                     .iter()
                     .find(|delivery| delivery.item == after.item && delivery.to < ack.from);
                 if early.is_some() {
-                    return self.refuse(format_args!(
-                        "{:?} was delivered before {:?} of its group was acknowledged",
-                        after.item, before.item
-                    ));
+                    return self.refuse(
+                        &[after.item, before.item],
+                        format_args!(
+                            "{:?} was delivered before {:?} of its group was acknowledged",
+                            after.item, before.item
+                        ),
+                    );
                 }
             }
         }
@@ -279,7 +322,11 @@ impl<'a> Queue<'a> {
                 })
         });
         match lost {
-            Some(push) => self.refuse(format_args!("{:?} was pushed, and is lost", push.item)),
+            Some(push) => {
+                let drained = self.events.iter().copied().filter(|event| event.op == Op::Drained);
+                let lost = self.refuse(&[push.item], format_args!("{:?} was pushed, and is lost", push.item));
+                lost.map_err(|violation| violation.shown_by(drained))
+            }
             None => Ok(()),
         }
     }
@@ -312,7 +359,7 @@ mod tests {
 
     #[track_caller]
     fn found(events: &[Event], what: &str) {
-        let message = check(events).unwrap_err().message;
+        let message = super::super::made::found(check, events);
         assert!(message.contains(what), "{message}");
     }
 

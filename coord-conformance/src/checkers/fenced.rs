@@ -30,70 +30,70 @@ pub fn check(events: &[Event]) -> Judgement {
     Ok(())
 }
 
-fn fault(object: &str, message: impl std::fmt::Display) -> Violation {
-    Violation::new(NAME, format!("{object}: {message}"))
+fn fault<'a>(
+    object: &str,
+    message: impl std::fmt::Display,
+    evidence: impl IntoIterator<Item = &'a Event>,
+) -> Violation {
+    Violation::new(NAME, format!("{object}: {message}")).shown_by(evidence)
 }
 
 fn in_order(object: &str, log: &BTreeMap<u64, &Event>) -> Judgement {
-    let (mut mark, mut value) = (0, None);
+    // The last one, and the last one that wrote.
+    let (mut last, mut written): (Option<&Event>, Option<(&Event, u64)>) = (None, None);
     for event in log.values() {
         let Op::Accepted { token, write, .. } = event.op else { continue };
-        if token < mark {
-            return Err(fault(object, format!("token {token} was accepted after {mark}: {event}")));
+        if let Some(before) = last
+            && let Op::Accepted { token: mark, .. } = before.op
+            && token < mark
+        {
+            let message = format!("token {token} was accepted after {mark}: {event}");
+            return Err(fault(object, message, [before, event]));
         }
-        mark = token;
+        last = Some(event);
         if let Some((read, wrote)) = write {
-            if let Some(value) = value.filter(|value| *value != read) {
-                return Err(fault(
-                    object,
-                    format!("an update was lost: {value} was there, {read} was read: {event}"),
-                ));
+            if let Some((before, value)) = written.filter(|(_, value)| *value != read) {
+                let message = format!("an update was lost: {value} was there, {read} was read: {event}");
+                return Err(fault(object, message, [before, event]));
             }
-            value = Some(wrote);
+            written = Some((event, wrote));
         }
     }
     Ok(())
 }
 
+/// Token, value read and value written: by this a write is known.
+type Key = (u64, u64, u64);
+
 fn acknowledged(object: &str, events: &[Event], log: &BTreeMap<u64, &Event>) -> Judgement {
-    let mut accepted: HashMap<(u64, u64, u64), usize> = HashMap::new();
+    let mut accepted: HashMap<Key, Vec<&Event>> = HashMap::new();
     for event in log.values() {
         if let Op::Accepted { token, write: Some((read, wrote)), .. } = event.op {
-            *accepted.entry((token, read, wrote)).or_default() += 1;
+            accepted.entry((token, read, wrote)).or_default().push(event);
         }
     }
-    let mut certain: HashMap<(u64, u64, u64), usize> = HashMap::new();
-    let mut possible = certain.clone();
+    let mut said: BTreeMap<Key, Vec<&Event>> = BTreeMap::new();
     for event in events.iter().filter(|event| event.object == object) {
-        let Op::Write { token, read, wrote } = event.op else { continue };
-        let write = (token, read, wrote);
-        match event.outcome {
-            Outcome::Ok => {
-                *certain.entry(write).or_default() += 1;
-                *possible.entry(write).or_default() += 1;
-            }
-            Outcome::Unknown(_) => *possible.entry(write).or_default() += 1,
-            Outcome::Fail(_) => {
-                possible.entry(write).or_default();
-            }
+        if let Op::Write { token, read, wrote } = event.op {
+            said.entry((token, read, wrote)).or_default().push(event);
         }
     }
-    for (write, times) in &certain {
-        let there = accepted.get(write).copied().unwrap_or(0);
-        if there < *times {
-            return Err(fault(
-                object,
-                format!("an acknowledged write is gone: token, read and wrote {write:?}"),
-            ));
+    for (key, said) in said {
+        let there = accepted.get(&key).map_or(&[][..], Vec::as_slice);
+        let certain = said.iter().filter(|event| event.outcome == Outcome::Ok).count();
+        let possible = said.iter().filter(|event| !matches!(event.outcome, Outcome::Fail(_))).count();
+        if there.len() < certain {
+            // What stands in its place, if anything does.
+            let instead = log.values().find(
+                |event| matches!(event.op, Op::Accepted { write: Some((read, _)), .. } if read == key.1),
+            );
+            let evidence = said.iter().copied().chain(instead.or(log.values().next()).copied());
+            let message = format!("an acknowledged write is gone: token, read and wrote {key:?}");
+            return Err(fault(object, message, evidence));
         }
-    }
-    for (write, times) in possible {
-        let there = accepted.get(&write).copied().unwrap_or(0);
-        if there > times {
-            return Err(fault(
-                object,
-                format!("a write that was refused took effect: token, read and wrote {write:?}"),
-            ));
+        if there.len() > possible {
+            let message = format!("a write that was refused took effect: token, read and wrote {key:?}");
+            return Err(fault(object, message, said.into_iter().chain(there.iter().copied())));
         }
     }
     Ok(())
@@ -127,7 +127,7 @@ mod tests {
     fn with(more: Event) -> String {
         let mut events = story();
         events.push(more);
-        check(&events).unwrap_err().message
+        found(check, &events)
     }
 
     #[test]
@@ -157,6 +157,6 @@ mod tests {
         refused.outcome = Outcome::Fail("Fenced".into());
         let mut events = story();
         events.extend([refused, accepted(6, 9, Some((3, 4)))]);
-        assert!(check(&events).unwrap_err().message.contains("refused took effect"));
+        assert!(found(check, &events).contains("refused took effect"));
     }
 }

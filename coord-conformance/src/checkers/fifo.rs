@@ -35,13 +35,15 @@ struct Wait<'a> {
     since: Stamp,
     /// When the acquisition ended in whatever way; `None` if it goes on.
     until: Option<Stamp>,
+    /// The sighting, and the acquisition if it ended.
+    facts: (&'a Event, Option<&'a Event>),
 }
 
 fn waits<'a>(object: &str, events: &'a [Event]) -> Vec<Wait<'a>> {
     let of_object = || events.iter().filter(|event| event.object == object);
     let ends: HashMap<_, _> = of_object()
         .filter_map(|event| match event.op {
-            Op::Acquire { attempt, .. } => Some(((event.client.as_str(), attempt), event.to)),
+            Op::Acquire { attempt, .. } => Some(((event.client.as_str(), attempt), event)),
             _ => None,
         })
         .collect();
@@ -49,13 +51,9 @@ fn waits<'a>(object: &str, events: &'a [Event]) -> Vec<Wait<'a>> {
         .filter_map(|event| match &event.op {
             Op::Queued { attempt, ask } => {
                 let (client, attempt) = (event.client.as_str(), *attempt);
-                Some(Wait {
-                    client,
-                    attempt,
-                    ask,
-                    since: event.to,
-                    until: ends.get(&(client, attempt)).copied(),
-                })
+                let end = ends.get(&(client, attempt)).copied();
+                let (since, until) = (event.to, end.map(|end| end.to));
+                Some(Wait { client, attempt, ask, since, until, facts: (event, end) })
             }
             _ => None,
         })
@@ -72,7 +70,8 @@ fn in_order(object: &str, later: &Hold<'_>, holds: &[Hold<'_>]) -> Judgement {
         Some(first) => Err(Violation::new(
             NAME,
             format!("{object}: {first} was waiting before {later} asked, and came after it"),
-        )),
+        )
+        .shown_by(first.evidence().chain([later.acquire]))),
         None => Ok(()),
     }
 }
@@ -89,25 +88,33 @@ fn eligible(object: &str, hold: &Hold<'_>, holds: &[Hold<'_>], waits: &[Wait<'_>
             && wait.until.is_none_or(|until| until > to)
             && wait.ask.priority >= hold.ask.priority
     });
-    let mut ahead: Vec<_> = held.map(|other| (other.ask.weight, other.to_string())).collect();
-    ahead.extend(waited.map(|wait| {
+    let mut evidence = vec![hold.acquire];
+    let mut ahead = Vec::new();
+    for other in held {
+        evidence.extend(other.evidence());
+        ahead.push((other.ask.weight, other.to_string()));
+    }
+    for wait in waited {
+        evidence.extend([wait.facts.0].into_iter().chain(wait.facts.1));
         let text = format!("{} attempt {}, which was waiting", wait.client, wait.attempt);
-        (wait.ask.weight, text)
-    }));
+        ahead.push((wait.ask.weight, text));
+    }
     let taken: u64 = ahead.iter().map(|(weight, _)| u64::from(*weight)).sum();
     if ahead.is_empty() || taken + u64::from(hold.ask.weight) <= u64::from(hold.ask.limit) {
         return Ok(());
     }
     let ahead: Vec<_> = ahead.into_iter().map(|(_, text)| text).collect();
-    Err(Violation::new(NAME, format!("{object}: {hold} was granted past {}", ahead.join(" and "))))
+    let message = format!("{object}: {hold} was granted past {}", ahead.join(" and "));
+    Err(Violation::new(NAME, message).shown_by(evidence))
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::made::*, *};
 
+    #[track_caller]
     fn found(events: &[Event]) -> String {
-        check(events).unwrap_err().message
+        super::super::made::found(check, events)
     }
 
     #[test]

@@ -20,7 +20,8 @@ pub fn check(events: &[Event]) -> Judgement {
             return Err(Violation::new(
                 NAME,
                 format!("{object}: a lost guard says again that it is held: {hold}"),
-            ));
+            )
+            .shown_by(hold.evidence()));
         }
         let mut valid: Vec<(&Hold<'_>, Stamp)> = Vec::new();
         // In the order in which they began: when one begins, all that are valid then must fit together.
@@ -43,7 +44,9 @@ fn fit(object: &str, valid: &[(&Hold<'_>, Stamp)]) -> Judgement {
         taken += u64::from(hold.ask.weight);
         if taken > u64::from(hold.ask.limit) {
             let together: Vec<_> = valid[..=at].iter().map(|(hold, _)| hold.to_string()).collect();
-            return Err(Violation::new(NAME, format!("{object}: held at once: {}", together.join(" and "))));
+            let message = format!("{object}: held at once: {}", together.join(" and "));
+            let evidence = valid[..=at].iter().flat_map(|(hold, _)| hold.evidence());
+            return Err(Violation::new(NAME, message).shown_by(evidence));
         }
     }
     Ok(())
@@ -54,8 +57,9 @@ mod tests {
     use super::{super::made::*, *};
     use crate::history::{Ask, Op};
 
+    #[track_caller]
     fn found(events: &[Event]) -> String {
-        check(events).unwrap_err().message
+        super::super::made::found(check, events)
     }
 
     #[test]

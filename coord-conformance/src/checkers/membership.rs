@@ -7,9 +7,9 @@
 //! * A watcher starts with a snapshot; whoever leaves was there; nobody joins twice with one token.
 //! * Where the service is at rest, every watcher's set is the one that is read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{Judgement, Violation};
+use super::{Judgement, Violation, dead};
 use crate::history::{Change, Event, Op, Outcome, Stamp};
 
 /// The checker's name.
@@ -32,6 +32,7 @@ pub fn check(events: &[Event]) -> Judgement {
             services.entry(&event.object).or_default().push(event);
         }
     }
+    let dead = dead(events);
     for (object, events) in services {
         let known = Known::new(&events);
         for event in events.iter().filter(|event| event.outcome == Outcome::Ok) {
@@ -40,24 +41,31 @@ pub fn check(events: &[Event]) -> Judgement {
             }
         }
         let watched = watchers(object, &events, &known)?;
-        at_rest(object, &events, &watched)?;
+        at_rest(object, &known, &events, &watched, &dead)?;
     }
     Ok(())
 }
 
-fn fault(object: &str, message: impl std::fmt::Display) -> Violation {
-    Violation::new(NAME, format!("{object}: {message}"))
+fn fault<'a>(
+    object: &str,
+    message: impl std::fmt::Display,
+    evidence: impl IntoIterator<Item = &'a Event>,
+) -> Violation {
+    Violation::new(NAME, format!("{object}: {message}")).shown_by(evidence)
 }
 
 /// A registration that was ended in good order.
 struct Stay<'a> {
     id: &'a str,
     token: u64,
-    since: Stamp,
+    /// Its beginning. One that ended with another token than it began with was lost in between, and came back nobody knows
+    /// when.
+    begin: Option<&'a Event>,
     end: &'a Event,
 }
 
 struct Known<'a> {
+    registers: Vec<&'a Event>,
     asked: HashMap<&'a str, Stamp>,
     stays: Vec<Stay<'a>>,
 }
@@ -65,73 +73,109 @@ struct Known<'a> {
 impl<'a> Known<'a> {
     fn new(events: &[&'a Event]) -> Self {
         let mut asked = HashMap::new();
-        let mut begun: HashMap<(&str, u64), (&str, Stamp)> = HashMap::new();
-        let mut stays = Vec::new();
+        let mut begun: HashMap<(&str, u64), (&str, u64, &Event)> = HashMap::new();
+        let (mut registers, mut stays) = (Vec::new(), Vec::new());
         for event in events {
             if let Op::Register { attempt, id, token } = &event.op {
                 let first = asked.entry(id.as_str()).or_insert(event.from);
                 *first = event.from.min(*first);
-                if token.is_some() {
-                    begun.insert((&event.client, *attempt), (id, event.to));
+                registers.push(*event);
+                if let Some(token) = token {
+                    begun.insert((&event.client, *attempt), (id, *token, event));
                 }
             }
         }
         for event in events.iter().filter(|event| event.outcome == Outcome::Ok) {
             if let Op::Deregister { attempt, token } = event.op
-                && let Some((id, since)) = begun.get(&(event.client.as_str(), attempt))
+                && let Some((id, first, begin)) = begun.get(&(event.client.as_str(), attempt))
             {
-                stays.push(Stay { id, token, since: *since, end: event });
+                stays.push(Stay { id, token, begin: (*first == token).then_some(*begin), end: event });
             }
         }
-        Self { asked, stays }
+        Self { registers, asked, stays }
     }
 
-    fn invented(&self, object: &str, id: &str, seen: Stamp) -> Judgement {
+    /// These events, and the registrations of these members, who would be unknown otherwise.
+    fn with<'b>(
+        &self,
+        members: impl IntoIterator<Item = (&'b String, u64)>,
+        events: impl IntoIterator<Item = &'a Event>,
+    ) -> Vec<&'a Event> {
+        let ids: HashSet<&str> = members.into_iter().map(|(id, _)| id.as_str()).collect();
+        let of_them =
+            |event: &&Event| matches!(&event.op, Op::Register { id, .. } if ids.contains(id.as_str()));
+        self.registers.iter().copied().filter(of_them).chain(events).collect()
+    }
+
+    /// What a watcher told of the members that it is about, from its first report.
+    fn story(&self, events: &[&'a Event], who: (&str, u64), about: impl Fn(&str) -> bool) -> Vec<&'a Event> {
+        let mut reports = Vec::new();
+        for event in events {
+            let Op::Watched { watcher, change } = &event.op else { continue };
+            let own = (event.client.as_str(), *watcher) == who;
+            let first = matches!(change, Change::Snapshot(_));
+            if own && (first || change.members().iter().any(|(id, _)| about(id))) {
+                reports.push((*event, change.members()));
+            }
+        }
+        let members: Vec<_> = reports.iter().flat_map(|(_, members)| members.iter().copied()).collect();
+        self.with(members, reports.iter().map(|(event, _)| *event))
+    }
+
+    fn invented(&self, object: &str, id: &str, seen: &Event) -> Judgement {
         match self.asked.get(id) {
-            Some(since) if *since < seen => Ok(()),
-            _ => Err(fault(object, format!("{id:?} is listed but had not begun to register"))),
+            Some(since) if *since < seen.to => Ok(()),
+            _ => Err(fault(object, format!("{id:?} is listed but had not begun to register"), [seen])),
         }
     }
 }
 
-fn read(object: &str, event: &Event, members: &[(String, u64)], known: &Known<'_>) -> Judgement {
+fn listed_as(members: &[(String, u64)]) -> impl Iterator<Item = (&String, u64)> {
+    members.iter().map(|(id, token)| (id, *token))
+}
+
+fn read<'a>(object: &str, event: &'a Event, members: &[(String, u64)], known: &Known<'a>) -> Judgement {
     for (id, _) in members {
-        known.invented(object, id, event.to)?;
+        known.invented(object, id, event)?;
     }
     let listed: BTreeSet<_> = members.iter().map(|(id, token)| (id.as_str(), *token)).collect();
     for stay in &known.stays {
         let there = listed.contains(&(stay.id, stay.token));
         if there && stay.end.to < event.from {
-            return Err(fault(
-                object,
-                format!("{:?} is still listed after it had deregistered: {event}", stay.id),
-            ));
+            let message = format!("{:?} is still listed after it had deregistered: {event}", stay.id);
+            return Err(fault(object, message, known.with(listed_as(members), [stay.end, event])));
         }
         // With another token it was lost in between and came back.
         let other = members.iter().any(|(id, _)| id == stay.id);
-        if !there && !other && stay.since < event.from && stay.end.from > event.to {
-            return Err(fault(object, format!("{:?} is alive and not listed: {event}", stay.id)));
+        let begin = stay.begin.filter(|begin| begin.to < event.from);
+        if !there
+            && !other
+            && stay.end.from > event.to
+            && let Some(begin) = begin
+        {
+            let message = format!("{:?} is alive and not listed: {event}", stay.id);
+            return Err(fault(object, message, known.with(listed_as(members), [begin, stay.end, event])));
         }
     }
     Ok(())
 }
 
-fn watchers<'a>(
-    object: &str,
-    events: &[&'a Event],
-    known: &Known<'_>,
-) -> Judgement<BTreeMap<(&'a str, u64), Members>> {
-    let mut sets: BTreeMap<(&str, u64), Members> = BTreeMap::new();
+type Watchers<'a> = BTreeMap<(&'a str, u64), Members>;
+
+fn watchers<'a>(object: &str, events: &[&'a Event], known: &Known<'a>) -> Judgement<Watchers<'a>> {
+    let mut sets = Watchers::new();
     let mut joined: BTreeSet<(&str, u64, &str, u64)> = BTreeSet::new();
-    for event in events {
+    for (at, event) in events.iter().enumerate() {
         let Op::Watched { watcher, change } = &event.op else { continue };
         let who = (event.client.as_str(), *watcher);
-        let wrong = |what: &str| fault(object, format!("the watcher {who:?} {what}: {event}"));
+        let wrong = |what: &str| {
+            let about = |member: &str| change.members().iter().any(|(id, _)| *id == member);
+            let story = known.story(&events[..=at], who, about);
+            fault(object, format!("the watcher {who:?} {what}: {event}"), story)
+        };
         if let Change::Snapshot(members) = change {
-            for (id, token) in members {
-                known.invented(object, id, event.to)?;
-                joined.insert((who.0, who.1, id, *token));
-            }
+            members.iter().try_for_each(|(id, _)| known.invented(object, id, event))?;
+            joined.extend(members.iter().map(|(id, token)| (who.0, who.1, id.as_str(), *token)));
             if sets.insert(who, members.iter().cloned().collect()).is_some() {
                 return Err(wrong("starts anew"));
             }
@@ -141,7 +185,7 @@ fn watchers<'a>(
         match change {
             Change::Snapshot(_) => {}
             Change::Joined(id, token) => {
-                known.invented(object, id, event.to)?;
+                known.invented(object, id, event)?;
                 if !joined.insert((who.0, who.1, id, *token)) {
                     return Err(wrong("reports one registration twice"));
                 }
@@ -163,15 +207,27 @@ fn watchers<'a>(
     Ok(sets)
 }
 
-fn at_rest(object: &str, events: &[&Event], watched: &BTreeMap<(&str, u64), Members>) -> Judgement {
+fn at_rest(
+    object: &str,
+    known: &Known<'_>,
+    events: &[&Event],
+    watched: &Watchers<'_>,
+    dead: &HashSet<&str>,
+) -> Judgement {
     let settled = events.iter().rev().find_map(|event| match &event.op {
-        Op::Members { members, settled: true } => Some(members.iter().cloned().collect::<Members>()),
+        Op::Members { members, settled: true } => {
+            Some((members.iter().cloned().collect::<Members>(), *event))
+        }
         _ => None,
     });
-    let Some(settled) = settled else { return Ok(()) };
-    match watched.iter().find(|(_, set)| **set != settled) {
+    let Some((settled, read)) = settled else { return Ok(()) };
+    match watched.iter().find(|((client, _), set)| **set != settled && !dead.contains(client)) {
         Some((who, set)) => {
-            Err(fault(object, format!("the watcher {who:?} stays on {set:?}; the members are {settled:?}")))
+            let differs = |id: &str| set.get(id) != settled.get(id);
+            let mut evidence = known.story(events, *who, differs);
+            evidence.extend(known.with(settled.iter().map(|(id, token)| (id, *token)), [read]));
+            let message = format!("the watcher {who:?} stays on {set:?}; the members are {settled:?}");
+            Err(fault(object, message, evidence))
         }
         None => Ok(()),
     }
@@ -218,7 +274,7 @@ mod tests {
         let mut events = story();
         events.push(more);
         events.sort_by_key(|event| event.to);
-        check(&events).unwrap_err().message
+        found(check, &events)
     }
 
     #[test]

@@ -10,13 +10,15 @@
 //! | [`membership`] | a list that misses a live member or shows a ghost; a watcher that stays behind |
 //! | [`fenced`] | writes accepted with tokens that go back; lost updates |
 //! | [`register`] | reads and conditional writes of a value that no order in time explains |
+//! | [`following`] | a watcher of values that invents, goes back, or stays behind |
 //! | [`deliveries`] | an item lost, acknowledged twice, out of order, or in two hands at once |
 //! | [`residue`] | claims left behind (it looks at the store, not at a history) |
-//! | [`progress`] | waiting without end (it looks at the clock) |
+//! | [`progress`] | waiting without end; what does not succeed when all faults have ended |
 
 pub mod deliveries;
 pub mod fenced;
 pub mod fifo;
+pub mod following;
 pub mod intervals;
 pub mod membership;
 pub mod progress;
@@ -25,7 +27,10 @@ pub mod residue;
 pub mod terms;
 pub mod tokens;
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
 use crate::history::{Ask, AttemptId, Event, Op, Outcome, Stamp};
 
@@ -35,14 +40,25 @@ use crate::history::{Ask, AttemptId, Event, Op, Outcome, Stamp};
 pub struct Violation {
     /// The checker's name.
     pub checker: &'static str,
-    /// What is wrong, with the events that show it.
+    /// What is wrong.
     pub message: String,
+    /// The events that show it and no others, in the order in which they began: a history of these alone is refused too.
+    pub evidence: Vec<Event>,
 }
 
 impl Violation {
     /// A finding of this checker.
     pub fn new(checker: &'static str, message: impl Into<String>) -> Self {
-        Self { checker, message: message.into() }
+        Self { checker, message: message.into(), evidence: Vec::new() }
+    }
+
+    /// With these events as evidence.
+    #[must_use]
+    pub fn shown_by<'a>(mut self, events: impl IntoIterator<Item = &'a Event>) -> Self {
+        self.evidence.extend(events.into_iter().cloned());
+        self.evidence.sort_by_key(|event| (event.from, event.to));
+        self.evidence.dedup();
+        self
     }
 }
 
@@ -61,7 +77,7 @@ pub type Judgement<T = ()> = Result<T, Violation>;
 pub type Checker = fn(&[Event]) -> Judgement;
 
 /// All checkers of histories, the most basic first.
-pub const ALL: [Checker; 8] = [
+pub const ALL: [Checker; 10] = [
     tokens::check,
     intervals::check,
     fifo::check,
@@ -69,7 +85,9 @@ pub const ALL: [Checker; 8] = [
     membership::check,
     fenced::check,
     register::check,
+    following::check,
     deliveries::check,
+    progress::check,
 ];
 
 /// Runs all checkers of histories.
@@ -78,6 +96,17 @@ pub const ALL: [Checker; 8] = [
 /// What the first checker found that found anything.
 pub fn check(events: &[Event]) -> Judgement {
     ALL.iter().try_for_each(|checker| checker(events))
+}
+
+/// Runs all checkers of histories; what each of them found first.
+#[must_use]
+pub fn check_all(events: &[Event]) -> Vec<Violation> {
+    ALL.iter().filter_map(|checker| checker(events).err()).collect()
+}
+
+/// The clients whose processes were killed: what they report last is no word on how the history ended.
+pub(crate) fn dead(events: &[Event]) -> HashSet<&str> {
+    events.iter().filter(|event| event.op == Op::Died).map(|event| event.client.as_str()).collect()
 }
 
 /// A grant and what is known of the guard's life.
@@ -102,9 +131,26 @@ pub(crate) struct Hold<'a> {
     pub(crate) released: Option<Stamp>,
     /// It said that it is held after it had said that it is lost.
     pub(crate) revived: Option<Stamp>,
+    /// The events behind these moments.
+    facts: Facts<'a>,
 }
 
-impl Hold<'_> {
+#[derive(Debug, Clone, Copy, Default)]
+struct Facts<'a> {
+    queued: Option<&'a Event>,
+    valid: Option<&'a Event>,
+    lost: Option<&'a Event>,
+    released: Option<&'a Event>,
+    revived: Option<&'a Event>,
+}
+
+impl<'a> Hold<'a> {
+    /// The events that tell of it.
+    pub(crate) fn evidence(&self) -> impl Iterator<Item = &'a Event> + use<'a> {
+        let Facts { queued, valid, lost, released, revived } = self.facts;
+        [Some(self.acquire), queued, valid, lost, released, revived].into_iter().flatten()
+    }
+
     /// Until when the guard was certainly valid.
     pub(crate) fn certainly_to(&self) -> Option<Stamp> {
         let end = self.valid_to?;
@@ -146,6 +192,7 @@ pub(crate) fn holds(events: &[Event]) -> BTreeMap<&str, Vec<Hold<'_>>> {
                 evicted: None,
                 released: None,
                 revived: None,
+                facts: Facts::default(),
             });
         }
     }
@@ -173,18 +220,27 @@ pub(crate) fn holds(events: &[Event]) -> BTreeMap<&str, Vec<Hold<'_>>> {
         // Sightings in the line are noted by whoever looked.
         let Some(hold) = of_object.iter_mut().find(own) else { continue };
         match (&event.op, &event.outcome) {
-            (Op::Queued { .. }, _) => hold.queued = hold.queued.or(Some(event.to)),
+            (Op::Queued { .. }, _) => {
+                hold.queued = hold.queued.or(Some(event.to));
+                hold.facts.queued = hold.facts.queued.or(Some(event));
+            }
             (Op::Valid { .. }, _) => {
                 if hold.lost.is_some_and(|lost| lost < event.from) {
                     hold.revived = hold.revived.or(Some(event.from));
+                    hold.facts.revived = hold.facts.revived.or(Some(event));
                 }
                 hold.valid_to = hold.valid_to.max(Some(event.from));
+                hold.facts.valid = Some(event);
             }
-            (Op::Lost { .. }, _) => hold.lost = hold.lost.or(Some(event.to)),
+            (Op::Lost { .. }, _) => {
+                hold.lost = hold.lost.or(Some(event.to));
+                hold.facts.lost = hold.facts.lost.or(Some(event));
+            }
             // A release that succeeded was one of a guard that was still valid when it was called.
             (Op::Release { .. }, Outcome::Ok) => {
                 hold.valid_to = hold.valid_to.max(Some(event.from));
                 hold.released = hold.released.or(Some(event.to));
+                hold.facts.released = hold.facts.released.or(Some(event));
             }
             _ => {}
         }
@@ -197,6 +253,21 @@ pub(crate) mod made {
     //! Histories by hand.
 
     use super::*;
+
+    /// What the checker finds, which its evidence alone has to show too.
+    #[track_caller]
+    pub(crate) fn found(check: Checker, events: &[Event]) -> String {
+        let violation = check(events).unwrap_err();
+        let alone = check(&ended(&violation.evidence));
+        assert!(alone.is_err(), "{violation} is not shown by {:?}", violation.evidence);
+        violation.message
+    }
+
+    fn ended(events: &[Event]) -> Vec<Event> {
+        let mut events = events.to_vec();
+        events.sort_by_key(|event| event.to);
+        events
+    }
 
     pub(crate) fn at(millis: u64) -> Stamp {
         Stamp { at: millis * 1_000_000, tick: 0 }

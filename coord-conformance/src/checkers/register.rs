@@ -5,6 +5,8 @@
 //! some state is not tried with that state again. An operation of unknown outcome stays open: it may take effect at any
 //! time after its call, also long after the client gave up, or never.
 
+mod shrink;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Judgement, Violation};
@@ -31,6 +33,7 @@ pub fn check(events: &[Event]) -> Judgement {
 }
 
 /// One operation as the search sees it.
+#[derive(Clone)]
 struct Call<'a> {
     event: &'a Event,
     from: Stamp,
@@ -39,6 +42,7 @@ struct Call<'a> {
     step: Step<'a>,
 }
 
+#[derive(Clone, Copy)]
 enum Step<'a> {
     Read(Option<u64>),
     Write {
@@ -65,7 +69,16 @@ fn versions<'a>(object: &str, events: &[&'a Event]) -> Judgement<HashMap<&'a str
             let message = format!(
                 "{object}: value {value:?} has version {version}, and there are {twin:?} and version {other}"
             );
-            return Err(Violation::new(NAME, message));
+            let told = |event: &&&Event| {
+                let (value_of, version_of) = match &event.op {
+                    Op::Read { found: Some((value, version)) } => (value, *version),
+                    Op::Put { value: Some(value), version: Some(version), .. } => (value, *version),
+                    _ => return false,
+                };
+                value_of == value && version_of == other || value_of == twin && version_of == version
+            };
+            let first = events.iter().find(told);
+            return Err(Violation::new(NAME, message).shown_by(first.copied().into_iter().chain([*event])));
         }
     }
     Ok(versions)
@@ -137,40 +150,64 @@ impl State {
 fn explain(object: &str, events: &[&Event]) -> Judgement {
     let versions = versions(object, events)?;
     let calls = calls(events);
+    let message = match search(&calls, &versions, STEPS) {
+        Search::Explained => return Ok(()),
+        Search::Stuck(at) => {
+            let at = at.map(|at| calls[at].event.to_string()).unwrap_or_default();
+            format!("{object}: no order explains what was seen; the search gets as far as {at}")
+        }
+        Search::GaveUp => {
+            return Err(Violation::new(NAME, format!("{object}: no explanation in {STEPS} steps")));
+        }
+    };
+    let shortest = shrink::shortest(calls, &versions);
+    Err(Violation::new(NAME, message).shown_by(shortest.iter().map(|call| call.event)))
+}
+
+/// How a search ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Search {
+    Explained,
+    /// No order is one; the operation that no order gets past.
+    Stuck(Option<usize>),
+    /// It took too many steps.
+    GaveUp,
+}
+
+fn search(calls: &[Call<'_>], versions: &HashMap<&str, u64>, steps: usize) -> Search {
     let mut tried = HashSet::new();
-    let start = (vec![false; calls.len()], State { present: None, highest: 0 });
-    let mut open = vec![start];
+    let mut open = vec![(vec![0u64; calls.len().div_ceil(64)], State { present: None, highest: 0 })];
+    let has = |taken: &[u64], at: usize| taken[at / 64] >> (at % 64) & 1 == 1;
     let (mut furthest, mut stuck) = (0, None);
     while let Some((taken, state)) = open.pop() {
-        let remaining = || (0..calls.len()).filter(|at| !taken[*at]);
+        let remaining = || (0..calls.len()).filter(|at| !has(&taken, *at));
         // Whatever was called after this cannot be next.
-        let Some(first) = remaining().filter_map(|at| calls[at].to).min() else { return Ok(()) };
-        if tried.len() > STEPS {
-            return Err(Violation::new(NAME, format!("{object}: no explanation in {STEPS} steps")));
+        let Some(first) = remaining().filter_map(|at| calls[at].to).min() else { return Search::Explained };
+        if tried.len() > steps {
+            return Search::GaveUp;
         }
         let done = calls.len() - remaining().count();
         if done >= furthest {
             (furthest, stuck) = (done, remaining().find(|at| calls[*at].to == Some(first)));
         }
-        for at in remaining().filter(|at| calls[*at].from < first) {
-            let Some(next) = state.after(at, &calls[at], &versions) else { continue };
+        let mut next: Vec<_> = remaining().take_while(|at| calls[*at].from < first).collect();
+        // The last is tried first: what certainly happened, the earlier it ended the sooner.
+        next.sort_by_key(|at| std::cmp::Reverse(calls[*at].to.map_or((1, None), |to| (0, Some(to)))));
+        for at in next {
+            let Some(state) = state.after(at, &calls[at], versions) else { continue };
             let mut taken = taken.clone();
-            taken[at] = true;
-            if tried.insert((taken.clone(), next)) {
-                open.push((taken, next));
+            taken[at / 64] |= 1 << (at % 64);
+            if tried.insert((taken.clone(), state)) {
+                open.push((taken, state));
             }
         }
     }
-    let at = stuck.map(|at| calls[at].event.to_string()).unwrap_or_default();
-    Err(Violation::new(
-        NAME,
-        format!("{object}: no order explains what was seen; the search gets as far as {at}"),
-    ))
+    Search::Stuck(stuck)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::made::event, *};
+    use super::{super::made::*, *};
 
     fn read(from: u64, to: u64, found: Option<(&str, u64)>) -> Event {
         let found = found.map(|(value, version)| (value.to_owned(), version));
@@ -212,7 +249,27 @@ mod tests {
             put(20, 30, Given::Anything, "b", 2),
             read(31, 32, Some(("a", 1))),
         ];
-        assert!(check(&events).unwrap_err().message.contains("no order"));
+        assert!(found(check, &events).contains("no order"));
+    }
+
+    #[test]
+    fn the_evidence_is_the_least_that_has_no_order() {
+        let mut events = vec![put(0, 1, Given::Absent, "v0", 1)];
+        for at in 1..60 {
+            let when = at * 10;
+            let (before, value) = (format!("v{}", at - 1), format!("v{at}"));
+            events.push(read(when, when + 1, Some((&before, at))));
+            events.push(refused(when + 1, when + 2, Given::Absent));
+            events.push(unknown(when + 2, when + 3, Given::Version(1), Some(&format!("never {at}"))));
+            events.push(put(when + 4, when + 5, Given::Version(at), &value, at + 1));
+        }
+        events.push(read(603, 604, Some(("v30", 31))));
+        events.push(read(605, 606, Some(("v59", 60))));
+        let evidence = check(&events).unwrap_err().evidence;
+        let told: Vec<_> = evidence.iter().map(|event| event.from.at / 1_000_000).collect();
+        // The write of what was read too late, one after it, and the read.
+        assert_eq!(evidence.len(), 3, "{told:?}");
+        assert!(check(&evidence).is_err());
     }
 
     #[test]
@@ -233,7 +290,7 @@ mod tests {
     #[test]
     fn a_version_that_comes_back() {
         let events = [put(0, 10, Given::Anything, "a", 1), put(20, 30, Given::Anything, "b", 1)];
-        assert!(check(&events).unwrap_err().message.contains("version 1"));
+        assert!(found(check, &events).contains("version 1"));
         let back = [put(0, 10, Given::Anything, "a", 2), put(20, 30, Given::Anything, "b", 1)];
         assert!(check(&back).is_err());
     }

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Hold, Judgement, Violation, holds};
+use super::{Hold, Judgement, Violation, dead, holds};
 use crate::history::{Event, Op, Outcome, Seen, Stamp};
 
 /// The checker's name.
@@ -24,30 +24,35 @@ pub fn check(events: &[Event]) -> Judgement {
     for event in events {
         elections.entry(&event.object).or_default().push(event);
     }
-    let holds = holds(events);
+    let (holds, dead) = (holds(events), dead(events));
     for (object, events) in elections {
-        let about = events.iter().any(|event| matches!(event.op, Op::Leader { .. } | Op::Observed { .. }));
-        if about {
+        let about = events.iter().find(|event| matches!(event.op, Op::Leader { .. } | Op::Observed { .. }));
+        if let Some(about) = about {
             let candidates = Candidates::new(&events);
             let holds = holds.get(object).map_or(&[][..], Vec::as_slice);
-            one_leader_a_term(object, holds)?;
+            one_leader_a_term(object, holds).map_err(|violation| violation.shown_by([*about]))?;
             let last = observers(object, &events, &candidates)?;
             reads(object, &events, &candidates, holds)?;
-            at_rest(object, &events, &last)?;
+            at_rest(object, &events, &candidates, &last, &dead)?;
         }
     }
     Ok(())
 }
 
-fn fault(object: &str, message: impl std::fmt::Display) -> Violation {
-    Violation::new(NAME, format!("{object}: {message}"))
+fn fault<'a>(
+    object: &str,
+    message: impl std::fmt::Display,
+    evidence: impl IntoIterator<Item = &'a Event>,
+) -> Violation {
+    Violation::new(NAME, format!("{object}: {message}")).shown_by(evidence)
 }
 
 fn one_leader_a_term(object: &str, holds: &[Hold<'_>]) -> Judgement {
     let mut leaders: HashMap<u64, &Hold<'_>> = HashMap::new();
     for hold in holds {
         if let Some(before) = leaders.insert(hold.token, hold) {
-            return Err(fault(object, format!("term {} has two leaders: {before} and {hold}", hold.token)));
+            let message = format!("term {} has two leaders: {before} and {hold}", hold.token);
+            return Err(fault(object, message, [before.acquire, hold.acquire]));
         }
     }
     Ok(())
@@ -55,6 +60,8 @@ fn one_leader_a_term(object: &str, holds: &[Hold<'_>]) -> Judgement {
 
 /// Who can be seen as a leader of which term.
 struct Candidates<'a> {
+    /// The campaigns.
+    campaigns: Vec<&'a Event>,
     /// When each began its first campaign.
     since: HashMap<&'a str, Stamp>,
     /// Whose campaign may have been granted without its knowing.
@@ -65,8 +72,10 @@ struct Candidates<'a> {
 impl<'a> Candidates<'a> {
     fn new(events: &[&'a Event]) -> Self {
         let (mut since, mut uncertain, mut leaders) = (HashMap::new(), HashSet::new(), HashMap::new());
+        let mut campaigns = Vec::new();
         for event in events {
             let Op::Acquire { ask, token, .. } = &event.op else { continue };
+            campaigns.push(*event);
             let first = since.entry(ask.owner.as_str()).or_insert(event.from);
             *first = event.from.min(*first);
             match (token, &event.outcome) {
@@ -79,7 +88,12 @@ impl<'a> Candidates<'a> {
                 }
             }
         }
-        Self { since, uncertain, leaders }
+        Self { campaigns, since, uncertain, leaders }
+    }
+
+    /// The campaigns of this candidate, and those of this term.
+    fn of(&self, id: &str, term: u64) -> impl Iterator<Item = &'a Event> {
+        self.campaigns.iter().copied().filter(move |event| campaigned(event, id, term))
     }
 
     /// What is wrong with this leader of this term, seen at this moment.
@@ -97,15 +111,13 @@ impl<'a> Candidates<'a> {
 }
 
 type Leader<'a> = Option<(&'a str, u64)>;
+/// What each observer reported last, and in which event.
+type Reports<'a> = BTreeMap<(&'a str, u64), (Leader<'a>, &'a Event)>;
 
 /// Follows every observer; its last report.
-fn observers<'a>(
-    object: &str,
-    events: &[&'a Event],
-    candidates: &Candidates<'_>,
-) -> Judgement<BTreeMap<(&'a str, u64), Leader<'a>>> {
-    let mut highest: HashMap<(&str, u64), u64> = HashMap::new();
-    let mut last: BTreeMap<(&str, u64), Leader<'a>> = BTreeMap::new();
+fn observers<'a>(object: &str, events: &[&'a Event], candidates: &Candidates<'_>) -> Judgement<Reports<'a>> {
+    let mut highest: HashMap<(&str, u64), (u64, &Event)> = HashMap::new();
+    let mut last = Reports::new();
     for event in events {
         let Op::Observed { watcher, seen } = &event.op else { continue };
         let observer = (event.client.as_str(), *watcher);
@@ -113,31 +125,33 @@ fn observers<'a>(
         match seen {
             Seen::Elected(id, term) => {
                 if let Some(wrong) = candidates.invented(id, *term, event.to) {
-                    return Err(fault(object, wrong));
+                    return Err(fault(object, wrong, candidates.of(id, *term).chain([*event])));
                 }
-                let before = highest.insert(observer, *term);
-                if let Some(before) = before.filter(|before| before >= term) {
+                let before = highest.insert(observer, (*term, *event));
+                if let Some((before, report)) = before.filter(|(before, _)| before >= term) {
                     let how = if before == *term { "repeats" } else { "goes back to" };
-                    return Err(fault(
-                        object,
-                        format!("the observer {observer:?} {how} term {term} after {before}"),
-                    ));
+                    let message = format!("the observer {observer:?} {how} term {term} after {before}");
+                    let campaigns = candidates.of(id, *term).chain(candidates.of(id, before));
+                    return Err(fault(object, message, campaigns.chain([report, *event])));
                 }
-                last.insert(observer, Some((id, *term)));
+                last.insert(observer, (Some((id, *term)), *event));
             }
             Seen::Proclaimed(id, term) => {
-                if current != Some(Some((id, *term))) {
+                let reported = current.map(|(leader, _)| leader);
+                if reported != Some(Some((id, *term))) {
                     let text = format!(
-                        "{observer:?} reports a new value of {id:?} in term {term} after {current:?}"
+                        "{observer:?} reports a new value of {id:?} in term {term} after {reported:?}"
                     );
-                    return Err(fault(object, text));
+                    let before = current.map(|(_, report)| report);
+                    return Err(fault(object, text, before.into_iter().chain([*event])));
                 }
             }
             Seen::Vacant => {
-                if current == Some(None) {
-                    return Err(fault(object, format!("the observer {observer:?} reports a vacancy twice")));
+                if let Some((None, report)) = current {
+                    let message = format!("the observer {observer:?} reports a vacancy twice");
+                    return Err(fault(object, message, [report, *event]));
                 }
-                last.insert(observer, None);
+                last.insert(observer, (None, *event));
             }
         }
     }
@@ -155,44 +169,65 @@ fn reads(object: &str, events: &[&Event], candidates: &Candidates<'_>, holds: &[
         .collect();
     for (event, id, term) in &reads {
         if let Some(wrong) = candidates.invented(id, *term, event.to) {
-            return Err(fault(object, wrong));
+            return Err(fault(object, wrong, candidates.of(id, *term).chain([*event])));
         }
-        let released = holds.iter().find(|hold| hold.token == *term).and_then(|hold| hold.released);
-        if released.is_some_and(|released| released < event.from) {
-            return Err(fault(
-                object,
-                format!("{id:?} was read as the leader of term {term} after it had resigned"),
-            ));
+        let resigned = holds
+            .iter()
+            .find(|hold| hold.token == *term && hold.released.is_some_and(|released| released < event.from));
+        if let Some(hold) = resigned {
+            let message = format!("{id:?} was read as the leader of term {term} after it had resigned");
+            return Err(fault(object, message, hold.evidence().chain([*event])));
         }
     }
     reads.sort_by_key(|(event, ..)| event.from);
-    let mut returned: Vec<_> = reads.iter().map(|(event, _, term)| (event.to, *term)).collect();
-    returned.sort_unstable();
-    let (mut returned, mut highest) = (returned.into_iter().peekable(), 0);
-    for (event, _, term) in &reads {
-        while let Some((_, before)) = returned.next_if(|(to, _)| *to < event.from) {
-            highest = highest.max(before);
+    let mut returned = reads.clone();
+    returned.sort_by_key(|(event, ..)| event.to);
+    let (mut returned, mut highest): (_, Option<(&Event, u64)>) = (returned.into_iter().peekable(), None);
+    for (event, id, term) in &reads {
+        while let Some((read, _, before)) = returned.next_if(|(read, ..)| read.to < event.from) {
+            highest = highest.filter(|(_, highest)| *highest >= before).or(Some((read, before)));
         }
-        if *term < highest {
-            return Err(fault(object, format!("term {term} was read after term {highest}")));
+        if let Some((read, highest)) = highest.filter(|(_, highest)| highest > term) {
+            let message = format!("term {term} was read after term {highest}");
+            let campaigns = candidates.of(id, *term).chain(candidates.of(id, highest));
+            return Err(fault(object, message, campaigns.chain([read, *event])));
         }
     }
     Ok(())
 }
 
-fn at_rest(object: &str, events: &[&Event], last: &BTreeMap<(&str, u64), Leader<'_>>) -> Judgement {
+fn at_rest(
+    object: &str,
+    events: &[&Event],
+    candidates: &Candidates<'_>,
+    last: &Reports<'_>,
+    dead: &HashSet<&str>,
+) -> Judgement {
     let settled = events.iter().rev().find_map(|event| match &event.op {
-        Op::Leader { leader, settled: true } => Some(leader.as_ref().map(|(id, term)| (id.as_str(), *term))),
+        Op::Leader { leader, settled: true } => {
+            Some((leader.as_ref().map(|(id, term)| (id.as_str(), *term)), *event))
+        }
         _ => None,
     });
-    let Some(settled) = settled else { return Ok(()) };
-    match last.iter().find(|(_, reported)| **reported != settled) {
-        Some((observer, reported)) => Err(fault(
+    let Some((settled, read)) = settled else { return Ok(()) };
+    let behind = last.iter().find(|((client, _), (leader, _))| *leader != settled && !dead.contains(client));
+    match behind {
+        Some((observer, (leader, report))) => Err(fault(
             object,
-            format!("the observer {observer:?} stays on {reported:?}; the leader is {settled:?}"),
+            format!("the observer {observer:?} stays on {leader:?}; the leader is {settled:?}"),
+            // With the campaigns of both, who would be unknown otherwise.
+            [*leader, settled]
+                .into_iter()
+                .flatten()
+                .flat_map(|(id, term)| candidates.of(id, term))
+                .chain([*report, read]),
         )),
         None => Ok(()),
     }
+}
+
+fn campaigned(event: &Event, id: &str, term: u64) -> bool {
+    matches!(&event.op, Op::Acquire { ask, token, .. } if ask.owner == id || *token == Some(term))
 }
 
 #[cfg(test)]
@@ -234,7 +269,7 @@ mod tests {
         let mut events = story();
         events.push(more);
         events.sort_by_key(|event| event.to);
-        check(&events).unwrap_err().message
+        found(check, &events)
     }
 
     #[test]
@@ -279,7 +314,7 @@ mod tests {
         let mut events = story();
         events.retain(|event| !matches!(event.op, Op::Release { .. }));
         events.extend([read(24, 25, Some(("b", 5)), false), read(30, 31, Some(("a", 3)), false)]);
-        assert!(check(&events).unwrap_err().message.contains("read after"));
+        assert!(found(check, &events).contains("read after"));
     }
 
     #[test]

@@ -34,7 +34,8 @@ fn unique(object: &str, holds: &[Hold<'_>]) -> Judgement {
             return Err(Violation::new(
                 NAME,
                 format!("{object}: one token for two grants: {before} and {hold}"),
-            ));
+            )
+            .shown_by([before.acquire, hold.acquire]));
         }
     }
     Ok(())
@@ -54,7 +55,8 @@ fn ordered(object: &str, holds: &[Hold<'_>]) -> Judgement {
             return Err(Violation::new(
                 NAME,
                 format!("{object}: the token does not grow: first {highest}, later {hold}"),
-            ));
+            )
+            .shown_by([highest.acquire, hold.acquire]));
         }
     }
     Ok(())
@@ -70,7 +72,8 @@ fn excluding(object: &str, holds: &[Hold<'_>]) -> Judgement {
             return Err(Violation::new(
                 NAME,
                 format!("{object}: tokens do not follow the order of grants: first {first}, then {second}"),
-            ));
+            )
+            .shown_by(first.evidence().chain(second.evidence())));
         }
     }
     Ok(())
@@ -81,8 +84,9 @@ mod tests {
     use super::{super::made::*, *};
     use crate::history::{Ask, Op, Outcome};
 
+    #[track_caller]
     fn found(events: &[Event]) -> String {
-        check(events).unwrap_err().message
+        super::super::made::found(check, events)
     }
 
     #[test]

@@ -125,6 +125,18 @@ pub enum Op {
         /// The new version, if a put was done.
         version: Option<u64>,
     },
+    /// A watcher of values reported something.
+    Followed {
+        /// Which watcher of this client.
+        watcher: u64,
+        /// What it reported.
+        report: Report,
+    },
+    /// The values of a prefix were read, at rest: whoever watches it should have seen these.
+    Entries {
+        /// Keys, values and versions.
+        entries: Vec<(String, String, u64)>,
+    },
     /// An item was pushed. Every item of a history carries another text.
     Push {
         /// What it carries.
@@ -162,6 +174,18 @@ pub enum Op {
     },
     /// Nothing is left in the queue.
     Drained,
+    /// A fault, from its beginning to its end. The object is what it struck.
+    Fault {
+        /// Its name.
+        kind: String,
+    },
+    /// All faults have ended.
+    Healed,
+    /// Something that has to succeed soon after all faults have ended.
+    Probe {
+        /// How soon, in milliseconds.
+        bound: u64,
+    },
 }
 
 /// What has to be true for a write to a register.
@@ -247,4 +271,29 @@ pub enum Change {
     Updated(String, u64),
     /// One went away.
     Left(String, u64),
+}
+
+/// What a watcher of values reported: keys, values and versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(clippy::exhaustive_enums)]
+pub enum Report {
+    /// Everything at the start.
+    Snapshot(Vec<(String, String, u64)>),
+    /// Everything anew, after a gap.
+    Resync(Vec<(String, String, u64)>),
+    /// A new value.
+    Put(String, String, u64),
+    /// A value is gone; the version of its removal.
+    Deleted(String, u64),
+}
+
+impl Change {
+    /// Whom it is about: ids and tokens.
+    pub(crate) fn members(&self) -> Vec<(&String, u64)> {
+        match self {
+            Self::Snapshot(members) => members.iter().map(|(id, token)| (id, *token)).collect(),
+            Self::Joined(id, token) | Self::Updated(id, token) | Self::Left(id, token) => vec![(id, *token)],
+        }
+    }
 }
