@@ -50,6 +50,7 @@
 //! | [`faults`] | a decorator that loses, delays and cuts off |
 //! | [`worker`] | the program that a case starts, stops and kills |
 //! | [`runs`] | histories of processes at work under faults, stored, judged and drawn |
+//! | [`proxy`] | a way between a client and its server that a test can spoil |
 //! | [`servers`] | real servers, started and ended by the tests |
 //! | [`harness`] | requirements, deadlines, the expectation, `main` |
 
@@ -64,6 +65,8 @@ pub mod faults;
 pub mod harness;
 pub mod history;
 mod nemesis;
+#[cfg(unix)]
+pub mod proxy;
 pub mod runs;
 #[cfg(unix)]
 pub mod servers;

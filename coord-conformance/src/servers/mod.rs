@@ -23,7 +23,7 @@
 mod container;
 mod etcd;
 mod folder;
-mod network;
+pub(crate) mod network;
 mod node;
 mod postgres;
 mod process;

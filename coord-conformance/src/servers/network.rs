@@ -12,7 +12,7 @@ const COUNT: u16 = 12_000;
 
 /// A port of 127.0.0.1 that no other test gets while this lives, also while nothing listens on it.
 #[derive(Debug)]
-pub(super) struct Port {
+pub(crate) struct Port {
     number: u16,
     /// Locked; the system unlocks it when this process ends, however it ends.
     _file: File,
@@ -20,7 +20,7 @@ pub(super) struct Port {
 
 impl Port {
     /// A port on which nothing listens now.
-    pub(super) fn reserve() -> io::Result<Self> {
+    pub(crate) fn reserve() -> io::Result<Self> {
         let user = nix::unistd::geteuid();
         let folder = std::env::temp_dir().join(format!("coord-test-ports-{user}"));
         std::fs::create_dir_all(&folder)?;
@@ -40,7 +40,7 @@ impl Port {
         Err(io::Error::new(io::ErrorKind::AddrInUse, "no port is free"))
     }
 
-    pub(super) fn number(&self) -> u16 {
+    pub(crate) fn number(&self) -> u16 {
         self.number
     }
 }
