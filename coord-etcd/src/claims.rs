@@ -149,7 +149,7 @@ impl Shared {
                 let mut held = Held {
                     serial: 0,
                     line: claim.line.clone(),
-                    keys: line.of_claim(claim.id, claim.weight, claim.priority, lease.id),
+                    keys: line.of_claim(claim.id, claim.weight, lease.id),
                     alone: line.shared,
                     token: None,
                     version: 0,
@@ -262,19 +262,8 @@ impl Shared {
             claim.wait,
         );
         let answer = self.send(joining, txn).await?;
-        let (mut seen, mut term) = (self.read_join(joining, &answer)?, answer.term);
-        // Only who joins overtakes: a claim that others were put behind, because a grant is handed over to it, stays ahead.
-        if let Seen::Waiting { at, places, .. } = &seen
-            && self.overtake(joining, at, places).await?
-        {
-            let txn = Txn::new().and_then([line.own(&at.keys), line.places()]);
-            let answer = self.send(joining, txn).await?;
-            let [TxnOpResponse::Get(own), TxnOpResponse::Get(places)] = &answer.parts[..] else {
-                return Err(unread());
-            };
-            (seen, term) = (found(joining, own.kvs(), places.kvs(), answer.revision)?, answer.term);
-        }
-        self.go_on(joining, seen, term).await
+        let seen = self.read_join(joining, &answer)?;
+        self.go_on(joining, seen, answer.term).await
     }
 
     /// What the answer to [`lines::join`] says.
@@ -366,7 +355,7 @@ impl Shared {
                 record: joining.granted.clone(),
                 ..at.clone()
             }),
-            // Granted by an earlier copy of this; or overtaken, and then it looks again.
+            // Granted by an earlier copy of this; or put behind, and then it looks again.
             [TxnOpResponse::Get(own), TxnOpResponse::Get(places)] => {
                 found(joining, own.kvs(), places.kvs(), answer.revision)?
             }

@@ -58,13 +58,14 @@ mod client;
 mod config;
 mod endings;
 mod error;
+mod handing_over;
 mod jobs;
 mod keys;
 mod leases;
 mod lines;
 mod link;
 mod listen;
-mod overtaking;
+
 mod record;
 mod registry;
 mod renewals;

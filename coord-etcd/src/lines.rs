@@ -1,8 +1,8 @@
 //! A line of claims in the server: its keys, and the transactions on them.
 //!
-//! A claim is the key `<line>/<id>:<weight>[:<priority>[:<number>]]` on a lease, and its token is the revision that created the
-//! key. Weight and priority stand in the key, so that who stands where can be told from keys alone, without the values. A claim that
-//! is overtaken gets another key, with the next number, and so a later token.
+//! A claim is the key `<line>/<id>:<weight>[:<number>]` on a lease, and its token is the revision that created the
+//! key. The weight stands in the key, so that who stands where can be told from keys alone, without the values. A claim that
+//! another is put before gets another key, with the next number, and so a later token.
 //!
 //! In the shared layout, a lock and an election are at `<name>/<lease>`, where other clients look, and for those who share a lock
 //! at `<name>/<lease>:<weight>`. Each claim has a lease of its own then. What we have to know of it stands in a second key, its
@@ -62,10 +62,9 @@ impl LineKeys {
     }
 
     /// The keys of a claim that joins on this lease.
-    pub(crate) fn of_claim(&self, id: ClaimId, weight: u32, priority: i32, lease: i64) -> ClaimKeys {
+    pub(crate) fn of_claim(&self, id: ClaimId, weight: u32, lease: i64) -> ClaimKeys {
         if !self.shared {
-            let priority = if priority == 0 { String::new() } else { format!(":{priority}") };
-            let name = format!("{}:{weight}{priority}", keys::hex(id.as_bytes()));
+            let name = format!("{}:{weight}", keys::hex(id.as_bytes()));
             return self.called(name.as_bytes());
         }
         let exclusive = weight == coord_core::spi::ALL || self.kind == Kind::Election;
@@ -170,14 +169,14 @@ impl LineKeys {
         }
     }
 
-    /// The next key of a claim that is overtaken.
-    pub(crate) fn behind(&self, place: &[u8], priority: i32) -> ClaimKeys {
+    /// The next key of a claim that another one is put before.
+    pub(crate) fn behind(&self, place: &[u8]) -> ClaimKeys {
         let name = place.get(self.prefix.len()..).unwrap_or_default();
         let name = String::from_utf8_lossy(name);
         let mut parts = name.split(':');
         let (id, weight) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let number: u64 = parts.nth(1).and_then(|number| number.parse().ok()).unwrap_or_default();
-        self.called(format!("{id}:{weight}:{priority}:{}", number + 1).as_bytes())
+        let number: u64 = parts.next().and_then(|number| number.parse().ok()).unwrap_or_default();
+        self.called(format!("{id}:{weight}:{}", number + 1).as_bytes())
     }
 
     /// A key of the line as a place in it. One that cannot be read stands in everybody's way.
@@ -185,13 +184,7 @@ impl LineKeys {
         let name = kv.key().get(self.prefix.len()..).unwrap_or_default();
         let mut parts = name.split(|byte| *byte == b':').skip(1).map(std::str::from_utf8);
         let weight = parts.next().and_then(|part| part.ok()?.parse().ok());
-        let priority = parts.next().and_then(|part| part.ok()?.parse().ok());
-        Place {
-            token: kv.create_revision(),
-            key: kv.key().to_vec(),
-            weight: weight.unwrap_or(u32::MAX),
-            priority: priority.unwrap_or_default(),
-        }
+        Place { token: kv.create_revision(), key: kv.key().to_vec(), weight: weight.unwrap_or(u32::MAX) }
     }
 
     /// The whole line, in its order.
@@ -293,31 +286,30 @@ mod tests {
         let id = ClaimId::random();
         let text = |keys: &[u8]| String::from_utf8(keys.to_vec()).unwrap();
         let (lock, election) = (line(Kind::Lock, "default"), line(Kind::Election, "team"));
-        let exclusive = lock.of_claim(id, u32::MAX, 0, 0x694d);
+        let exclusive = lock.of_claim(id, u32::MAX, 0x694d);
         assert_eq!(text(&exclusive.place), "a/b/694d");
         assert_eq!(text(&exclusive.record), "coord/c/default/lock/a%2Fb/694d");
         assert_eq!(lock.by_record(&exclusive.record), exclusive);
-        assert_eq!(text(&lock.of_claim(id, 1, 0, 0x694d).place), "a/b/694d:1");
-        assert_eq!(text(&election.of_claim(id, 1, 0, 0x694d).place), "team/a/b/694d");
-        let own = line(Kind::Registry, "default").of_claim(id, 0, 0, 0x694d);
+        assert_eq!(text(&lock.of_claim(id, 1, 0x694d).place), "a/b/694d:1");
+        assert_eq!(text(&election.of_claim(id, 1, 0x694d).place), "team/a/b/694d");
+        let own = line(Kind::Registry, "default").of_claim(id, 0, 0x694d);
         assert_eq!(own.place, own.record);
         assert!(own.place.starts_with(b"coord/c/default/registry/a%2Fb/"));
     }
 
     #[test]
-    fn who_is_overtaken_gets_the_next_key() {
+    fn who_is_put_behind_gets_the_next_key() {
         let (namespace, kind) = (Namespace::default(), Kind::Election);
         let line = LineKeys::of(&LineId { namespace, kind, name: Name::new("x").unwrap() }, Layout::Own);
         let (id, name) = (ClaimId::random(), |keys: &ClaimKeys| {
             String::from_utf8(keys.place[line.prefix.len() + 32..].to_vec()).unwrap()
         });
-        let (low, high) = (line.of_claim(id, 1, 0, 5), line.of_claim(id, 1, -3, 5));
-        assert_eq!((name(&low), name(&high)), (":1".into(), ":1:-3".into()));
-        let next = line.behind(&low.place, 0);
-        assert_eq!(name(&next), ":1:0:1");
-        assert_eq!(name(&line.behind(&next.place, 0)), ":1:0:2");
-        assert_eq!(name(&line.behind(&high.place, -3)), ":1:-3:1");
-        assert_eq!(line.names(&low), line.names(&next));
-        assert!(next.place.starts_with(&line.names(&low).0));
+        let first = line.of_claim(id, 1, 5);
+        assert_eq!(name(&first), ":1");
+        let next = line.behind(&first.place);
+        assert_eq!(name(&next), ":1:1");
+        assert_eq!(name(&line.behind(&next.place)), ":1:2");
+        assert_eq!(line.names(&first), line.names(&next));
+        assert!(next.place.starts_with(&line.names(&first).0));
     }
 }

@@ -51,9 +51,8 @@ impl Server {
             _ => Durability::Power,
         };
         let features = match layout {
-            // What it takes is there, in `overtaking.rs`. It is not offered as long as a wake-up may be late after it: then who
-            // is next waits until it looks by itself.
-            Layout::Own => Features::ALL.with_priority(false).with_hand_over(false),
+            // Claims go behind one after the other, so a line is not in the order of its priorities at every moment.
+            Layout::Own => Features::ALL.with_priority(false),
             // Other clients would not go behind at all.
             Layout::Interop => Features::ALL.with_priority(false).with_hand_over(false),
         };

@@ -23,7 +23,6 @@ pub(crate) struct Place {
     pub(crate) token: i64,
     pub(crate) key: Vec<u8>,
     pub(crate) weight: u32,
-    pub(crate) priority: i32,
 }
 
 /// One line, as far as it is known.
@@ -73,7 +72,8 @@ impl Waiting {
     pub(crate) fn leave(&mut self, id: ClaimId) -> Option<ClaimId> {
         self.leave_quietly(id);
         if self.waiters.is_empty() {
-            *self = Self { told_since: self.told_since, ..Self::default() };
+            let left = std::mem::take(&mut self.left);
+            *self = Self { told_since: self.told_since, left, ..Self::default() };
         }
         self.who_looks()
     }
@@ -87,6 +87,9 @@ impl Waiting {
     /// Nothing is told any more.
     pub(crate) fn closed(&mut self) {
         self.told_since = 0;
+        if self.waiters.is_empty() {
+            self.left.clear();
+        }
     }
 
     /// Something may have happened between the last look and the beginning of the watch: who is to look again.
@@ -143,7 +146,7 @@ mod tests {
     use super::*;
 
     fn place(token: i64, weight: u32) -> Place {
-        Place { token, key: vec![u8::try_from(token).unwrap()], weight, priority: 0 }
+        Place { token, key: vec![u8::try_from(token).unwrap()], weight }
     }
 
     fn waiter(token: i64, weight: u32, limit: u32) -> Waiter {

@@ -354,13 +354,14 @@ impl Hub {
         if topic.of.concerns(topic.prefix.len(), deleted) {
             watched.listeners.iter().for_each(Listener::hint);
         }
-        let mut eligible = Vec::new();
-        if !watched.waiting.is_empty() {
-            for (key, revision) in deleted {
-                watched.waiting.ended(key, *revision);
-            }
-            eligible = watched.waiting.eligible();
+        if topic.of != Of::Deletes {
+            return;
         }
+        // Also while nobody waits: the look of one who is about to may be on its way.
+        for (key, revision) in deleted {
+            watched.waiting.ended(key, *revision);
+        }
+        let eligible = watched.waiting.eligible();
         subscriptions.hint_claims(&eligible);
     }
 
@@ -505,7 +506,7 @@ mod tests {
         let topic = Topic { prefix: b"l/".to_vec(), of: Of::Deletes };
         let (one, two) = (ClaimId::random(), ClaimId::random());
         let (mut first, mut second) = (hub.claim(one), hub.claim(two));
-        let place = |token: i64, key: &str| Place { token, key: key.into(), weight: 1, priority: 0 };
+        let place = |token: i64, key: &str| Place { token, key: key.into(), weight: 1 };
         let line = || vec![place(1, "l/0"), place(2, "l/1"), place(3, "l/2")];
         hub.wait(b"l/", Waiter { id: one, token: 2, weight: 1, limit: 1 }, 3, line());
         hub.wait(b"l/", Waiter { id: two, token: 3, weight: 1, limit: 1 }, 3, line());
@@ -520,6 +521,34 @@ mod tests {
         assert!(second.next().now_or_never().is_some());
         drop(second);
         assert!(!hub.is_wanted());
+    }
+
+    #[test]
+    fn what_is_told_before_somebody_waits_counts() {
+        let hub = Arc::new(Hub::default());
+        let topic = Topic { prefix: b"l/".to_vec(), of: Of::Deletes };
+        let place = |token: i64, key: &str| Place { token, key: key.into(), weight: 1 };
+        for waited_before in [false, true] {
+            let (before, id) = (ClaimId::random(), ClaimId::random());
+            let (mut first, mut hints) = (hub.claim(before), hub.claim(id));
+            let waiter = |id, token| Waiter { id, token, weight: 1, limit: 1 };
+            hub.wait(b"l/", waiter(before, 2), 3, vec![place(1, "l/0"), place(2, "l/1")]);
+            hub.to_open();
+            hub.opened(&topic, 3);
+            if waited_before {
+                hub.tell(&topic, &[], &[(b"l/0", 5)]);
+                hub.settled(before);
+            } else {
+                hub.settled(before);
+                hub.tell(&topic, &[], &[(b"l/0", 5)]);
+            }
+            assert_eq!(first.next().now_or_never().is_some(), waited_before);
+            // It looked before that.
+            hub.wait(b"l/", waiter(id, 3), 4, vec![place(1, "l/0"), place(3, "l/2")]);
+            assert!(hints.next().now_or_never().is_some(), "waited before: {waited_before}");
+            hub.settled(id);
+            hub.disconnected();
+        }
     }
 
     #[test]

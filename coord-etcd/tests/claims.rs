@@ -1,10 +1,10 @@
-//! Lines in which claims overtake each other, and in which requests meet.
+//! Lines in which a grant is handed over, and in which requests meet.
 
 mod common;
 
 use std::{sync::Arc, time::Duration};
 
-use common::{LONG, claim, granted, hint, ids, keys, line, open, server, until, waiting};
+use common::{LONG, claim, granted, ids, keys, line, open, server, waiting};
 use coord_core::spi::{Claim, ClaimId, Claims, Grant, HandOver, Kind, LineId, Renewal, Standing};
 use coord_etcd::Store;
 
@@ -12,70 +12,8 @@ fn office() -> LineId {
     LineId { kind: Kind::Election, ..line("office") }
 }
 
-fn candidate(priority: i32) -> Claim {
-    Claim { weight: 1, limit: 1, priority, ..claim(&office()) }
-}
-
-async fn tokens(store: &Store) -> Vec<u64> {
-    store.line(&office()).await.unwrap().entries.iter().map(|entry| entry.token.get()).collect()
-}
-
-/// More than are moved at a time, of two clients, keep their order among themselves.
-#[tokio::test]
-async fn many_are_overtaken_in_their_order() {
-    const WAITERS: usize = 90;
-    let Some(server) = server() else { return };
-    let stores = [open(&server).await, open(&server).await];
-    let leader = candidate(0);
-    let grant = granted(stores[0].claim(&leader).await.unwrap());
-    let mut low = Vec::new();
-    for number in 0..WAITERS {
-        let claim = candidate(0);
-        waiting(stores[number % 2].claim(&claim).await.unwrap());
-        low.push(claim);
-    }
-    let (higher, highest) = (candidate(1), candidate(2));
-    assert_eq!(waiting(stores[1].claim(&higher).await.unwrap()), 1);
-    assert_eq!(waiting(stores[0].claim(&highest).await.unwrap()), 1);
-    let order: Vec<_> = [&leader, &highest, &higher].into_iter().chain(&low).map(|claim| claim.id).collect();
-    assert_eq!(ids(&stores[0], &office()).await, order);
-    let shown = tokens(&stores[0]).await;
-    assert!(shown.is_sorted_by(|one, two| one < two), "{shown:?}");
-    // One that was overtaken twice leaves, another one ends, and neither leaves anything.
-    stores[0].withdraw(&office(), low[0].id).await.unwrap();
-    stores[1].withdraw(&office(), low[2].id).await.unwrap();
-    assert_eq!(tokens(&stores[0]).await.len(), WAITERS + 1);
-    stores[0].withdraw(&office(), leader.id).await.unwrap();
-    let mut last = grant.token;
-    for (store, claim) in [(0, &highest), (1, &higher), (1, &low[1]), (1, &low[3]), (0, &low[4])] {
-        let grant = granted(stores[store].claim(claim).await.unwrap());
-        assert!(grant.token > last, "{} after {last}", grant.token);
-        last = grant.token;
-        assert_eq!(stores[store].renew(std::slice::from_ref(&grant)).await.unwrap(), [Renewal::Renewed]);
-        stores[store].withdraw(&office(), claim.id).await.unwrap();
-    }
-}
-
-/// Who is overtaken is hinted, and finds itself behind.
-#[tokio::test]
-async fn who_is_overtaken_finds_its_new_place() {
-    let Some(server) = server() else { return };
-    let (one, two) = (open(&server).await, open(&server).await);
-    let (leader, low, high) = (candidate(0), candidate(0), candidate(5));
-    granted(one.claim(&leader).await.unwrap());
-    let mut hints = one.wakeups(&office(), Some(low.id));
-    assert_eq!(waiting(one.claim(&low).await.unwrap()), 1);
-    waiting(two.claim(&high).await.unwrap());
-    hint(&mut hints).await;
-    assert_eq!(waiting(one.claim(&low).await.unwrap()), 2);
-    one.withdraw(&office(), leader.id).await.unwrap();
-    let grant = granted(two.claim(&high).await.unwrap());
-    two.withdraw(&office(), high.id).await.unwrap();
-    until("a hint that is right", async || {
-        hint(&mut hints).await;
-        matches!(one.claim(&low).await.unwrap(), Standing::Granted(low) if low.token > grant.token)
-    })
-    .await;
+fn candidate() -> Claim {
+    Claim { weight: 1, limit: 1, ..claim(&office()) }
 }
 
 /// A leader that hands over to the last of many; then the others are in their order again.
@@ -83,11 +21,11 @@ async fn who_is_overtaken_finds_its_new_place() {
 async fn a_hand_over_passes_all_who_wait() {
     let Some(server) = server() else { return };
     let (one, two) = (open(&server).await, open(&server).await);
-    let leader = candidate(0);
+    let leader = candidate();
     let grant = granted(one.claim(&leader).await.unwrap());
     let mut waiters = Vec::new();
     for _ in 0..50 {
-        let claim = candidate(0);
+        let claim = candidate();
         waiting(two.claim(&claim).await.unwrap());
         waiters.push(claim);
     }

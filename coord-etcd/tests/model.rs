@@ -69,8 +69,6 @@ async fn run(store: &Store, seed: u64) {
             0..=4 => {
                 let limit = *random.choice(&[0, 1, 2, 3, 5, ALL]).unwrap();
                 let id = ClaimId::random();
-                // A try does not overtake: whoever is not granted at once must leave no trace.
-                let wait = random.u8(0..5) > 0;
                 let claim = Claim {
                     line: line.clone(),
                     id,
@@ -81,8 +79,9 @@ async fn run(store: &Store, seed: u64) {
                     },
                     limit,
                     ttl: LONG,
-                    priority: if wait { random.i32(0..3) } else { 0 },
-                    wait,
+                    // The others are not offered.
+                    priority: 0,
+                    wait: random.u8(0..5) > 0,
                     owner: format!("owner {step}"),
                     value: vec![step],
                 };

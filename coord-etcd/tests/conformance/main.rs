@@ -1,7 +1,5 @@
-//! The conformance suite on one etcd server and on a cluster of three: `cargo test -p coord-etcd --test conformance [FILTER]`,
-//! where a filter may be `etcd::` or `etcd-of-three::`. The cluster is for machines that can carry a dozen members at a time, and
-//! runs with `COORD_TEST_CLUSTERS=1`: where members are starved, one case of queues (`queue::random_work_under_faults`) was seen
-//! to fail.
+//! The conformance suite on one etcd server and on clusters of three: `cargo test -p coord-etcd --test conformance [FILTER]`,
+//! where a filter may be `etcd::` or `etcd-of-three::`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -13,10 +11,6 @@ use std::{process::ExitCode, sync::Arc};
 use coord_conformance::Backend;
 
 fn main() -> ExitCode {
-    let mut backends: Vec<Arc<dyn Backend>> = vec![Arc::new(one::OnEtcd)];
-    // A worker process of such a run finds the variable too.
-    if std::env::var_os("COORD_TEST_CLUSTERS").is_some_and(|value| value == "1") {
-        backends.push(Arc::new(three::OnCluster));
-    }
+    let backends: [Arc<dyn Backend>; 2] = [Arc::new(one::OnEtcd), Arc::new(three::OnCluster)];
     coord_conformance::main_of_all(&backends)
 }
