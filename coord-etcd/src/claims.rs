@@ -137,7 +137,10 @@ impl Shared {
             self.hub.settled(claim.id);
             self.bury(claim.id, held).await?;
         }
-        let (held, looked) = match known.filter(|held| !held.ended) {
+        let known = known.filter(|held| !held.ended);
+        // An earlier request for it has an unknown outcome: whatever this one brings, its key may be there.
+        let doubtful = known.as_ref().is_some_and(|held| held.token.is_none());
+        let (held, looked) = match known {
             // It is in the line, as far as we know.
             Some(held) if held.token.is_some() => (held, true),
             known => {
@@ -182,7 +185,7 @@ impl Shared {
             Err(error) => {
                 if error.effect() == coord_core::Effect::Unknown {
                     lease.suspect();
-                } else if !looked {
+                } else if !looked && !doubtful {
                     self.registry.remove(claim.id, joining.held.serial);
                 }
                 return Err(error);
@@ -263,7 +266,10 @@ impl Shared {
         );
         let answer = self.send(joining, txn).await?;
         let seen = self.read_join(joining, &answer)?;
-        self.go_on(joining, seen, answer.term).await
+        let inside = matches!(seen, Seen::Waiting { .. });
+        let rest = self.go_on(joining, seen, answer.term).await;
+        // It is in the line by now, whatever is wrong with what follows.
+        if inside { rest.map_err(Error::with_unknown_effect) } else { rest }
     }
 
     /// What the answer to [`lines::join`] says.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use coord_core::{
-    Result,
+    Error, ErrorKind, Result,
     clock::{Clock, Moment},
     limits,
     spi::{ALL, ClaimId, Entry, Line, LineId},
@@ -92,13 +92,7 @@ impl Shared {
             return Ok(());
         }
         if !held.record.head.is_granted() {
-            // Nobody can have adopted it, and whoever overtook it gave it another key.
-            let remove = self.line_keys(&held.line).remove(&held.keys);
-            self.txn(Txn::new().and_then(remove), Resend::Yes).await?;
-            if held.token.is_none() {
-                // A copy of its request may come yet.
-                held.lease.suspect();
-            }
+            self.bury_waiting(id, held).await?;
             self.registry.remove(id, held.serial);
             return Ok(());
         }
@@ -128,10 +122,47 @@ impl Shared {
         Ok(())
     }
 
+    /// Deletes the key of a claim that waited, as it was seen, and not one that it got since then: the claim may have joined again
+    /// under the same id, perhaps been granted, while this was on its way.
+    async fn bury_waiting(&self, id: ClaimId, held: &Held) -> Result<()> {
+        let line = self.line_keys(&held.line);
+        let mut seen = held.token;
+        if seen.is_none() {
+            // A copy of its request may come yet.
+            held.lease.suspect();
+        }
+        for _ in 0..TRIES {
+            // Nobody can have adopted it, and whoever overtook it gave it another key.
+            let look = line.own(&held.keys);
+            let txn = match seen {
+                Some(seen) => Txn::new()
+                    .when([line.is_not_newer(&held.keys, seen)])
+                    .and_then(line.remove(&held.keys))
+                    .or_else([look]),
+                // It is not known whether it is there.
+                None => Txn::new().and_then([look]),
+            };
+            let answer = self.txn(txn, Resend::Yes).await?;
+            let [TxnOpResponse::Get(found)] = &answer.parts[..] else { return Ok(()) };
+            let newest = found.kvs().iter().map(KeyValue::create_revision).max();
+            // What was found is this claim's, for another one of its id would have entered before it joined.
+            if newest.is_none() || !self.registry.has(id, held.serial) {
+                return Ok(());
+            }
+            seen = newest;
+        }
+        let message = format!("the etcd cluster {}: the claim changes all the time", self.config);
+        Err(Error::new(ErrorKind::Unavailable, message).with_unknown_effect())
+    }
+
     /// Deletes the keys of all claims that have ended.
     pub(crate) async fn bury_ended(&self) -> Result<()> {
         let ended = self.registry.ended();
         let burials = ended.into_iter().map(|(id, held)| async move {
+            // It may have joined again while others were buried.
+            if !self.registry.has(id, held.serial) {
+                return Ok(());
+            }
             self.hub.settled(id);
             self.hub.hint_claim(id);
             self.bury(id, &held).await
@@ -173,7 +204,7 @@ impl Shared {
             }
         }
         let message = format!("the etcd cluster {}: the claim changes all the time", self.config);
-        Err(coord_core::Error::new(coord_core::ErrorKind::Unavailable, message).with_unknown_effect())
+        Err(Error::new(ErrorKind::Unavailable, message).with_unknown_effect())
     }
 
     pub(crate) async fn line(&self, line: &LineId) -> Result<Line> {
@@ -351,3 +382,6 @@ impl Store {
         self.end();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -153,6 +153,16 @@ impl LineKeys {
         }
     }
 
+    /// No key that the claim may have was created after this revision.
+    pub(crate) fn is_not_newer(&self, keys: &ClaimKeys, revision: i64) -> Compare {
+        match self.names(keys) {
+            (start, Some(end)) => {
+                Compare::create_revision(start, CompareOp::Less, revision + 1).with_range(end)
+            }
+            _ => Compare::create_revision(keys.place.clone(), CompareOp::Less, revision + 1),
+        }
+    }
+
     /// Reads a claim's record.
     pub(crate) fn own(&self, keys: &ClaimKeys) -> TxnOp {
         match self.names(keys) {

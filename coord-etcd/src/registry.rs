@@ -119,6 +119,11 @@ impl Registry {
         if held.ended { None } else { Some(change(held)) }
     }
 
+    /// Whether this entry is there still.
+    pub(crate) fn has(&self, id: ClaimId, serial: u64) -> bool {
+        self.claims().by_id.get(&id).is_some_and(|held| held.serial == serial)
+    }
+
     /// From now on nothing prolongs it, and the caller deletes it.
     pub(crate) fn leave(&self, id: ClaimId, serial: u64) -> Leaving<'_> {
         let mut claims = self.claims();

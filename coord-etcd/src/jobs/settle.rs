@@ -205,7 +205,11 @@ impl Shared {
                 answers.push(Settled::Done);
                 continue;
             }
-            answers.push(match judge(said, &mut parts)? {
+            let judged = judge(said, &mut parts);
+            // Others may have been settled in the same step.
+            let judged =
+                if settlements.len() > 1 { judged.map_err(Error::with_unknown_effect) } else { judged };
+            answers.push(match judged? {
                 Look::Settled(settled) => settled,
                 Look::Held(record, lease) => {
                     let second = self.second_step(keys, said, record, lease).await;

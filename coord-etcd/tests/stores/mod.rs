@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,15 @@ use coord_core::{
 };
 use coord_etcd::Store;
 use etcd_client::{Client, GetOptions, KeyValue};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::Notify,
+    time::Instant,
+};
 
 /// A server of the test's own; `None`, with the reason told, if this host has none and need not have one.
 pub(crate) fn server_with(options: &EtcdOptions) -> Option<Etcd> {
@@ -118,56 +126,127 @@ pub(crate) async fn stop(server: &Etcd) {
 /// A way to the server whose connection breaks with one of the replies on it.
 pub(crate) struct Cut {
     port: u16,
-    left: Arc<AtomicU32>,
+    way: Arc<Way>,
     task: tokio::task::JoinHandle<()>,
+}
+
+/// What the connections of a [`Cut`] have in common.
+#[derive(Default)]
+struct Way {
+    /// How many replies are left until one is lost.
+    left: AtomicU32,
+    /// Whether it passes that one on, and is closed then.
+    closes: AtomicBool,
+    /// How long the server's replies take, in milliseconds.
+    delay: AtomicU64,
+    closing: Notify,
+    closed: Notify,
+    opening: Notify,
+}
+
+impl Way {
+    /// Carries replies, until one is lost.
+    async fn back(&self, mut replies: OwnedReadHalf, mut client: OwnedWriteHalf) {
+        let (sender, mut late) = tokio::sync::mpsc::unbounded_channel();
+        let reading = async {
+            let mut buffer = vec![0; 64 * 1024];
+            while let Ok(length @ 1..) = replies.read(&mut buffer).await {
+                let due = Instant::now() + Duration::from_millis(self.delay.load(Ordering::SeqCst));
+                let _ = sender.send((due, buffer[..length].to_vec()));
+            }
+        };
+        let writing = async {
+            while let Some((due, reply)) = late.recv().await {
+                tokio::time::sleep_until(due).await;
+                let counted =
+                    self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+                let last = counted == Ok(1);
+                if last && self.closes.load(Ordering::SeqCst) {
+                    self.closing.notify_one();
+                    self.closed.notified().await;
+                    let _ = client.write_all(&reply).await;
+                }
+                if last || client.write_all(&reply).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = reading => {}
+            () = writing => {}
+        }
+    }
+
+    async fn carry(&self, client: TcpStream, target: u16) {
+        let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
+        let (mut requests, to_client) = client.into_split();
+        let (replies, mut to_server) = server.into_split();
+        tokio::select! {
+            () = self.back(replies, to_client) => {}
+            _ = tokio::io::copy(&mut requests, &mut to_server) => {}
+        }
+    }
 }
 
 impl Cut {
     pub(crate) async fn start(server: &Etcd) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (port, target) = (listener.local_addr().unwrap().port(), server.port());
-        let left = Arc::new(AtomicU32::new(0));
-        let counter = Arc::clone(&left);
+        let way = Arc::new(Way::default());
+        let common = Arc::clone(&way);
         let task = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
-                let counter = Arc::clone(&counter);
-                connections.spawn(async move {
-                    let server = tokio::net::TcpStream::connect(("127.0.0.1", target)).await.unwrap();
-                    let (mut requests, mut to_client) = client.into_split();
-                    let (mut replies, mut to_server) = server.into_split();
-                    let back = async {
-                        let mut buffer = vec![0; 64 * 1024];
-                        while let Ok(length @ 1..) = replies.read(&mut buffer).await {
-                            let counted = counter
-                                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-                            if counted == Ok(1) || to_client.write_all(&buffer[..length]).await.is_err() {
-                                return;
-                            }
-                        }
+            loop {
+                let mut connections = tokio::task::JoinSet::new();
+                loop {
+                    let client = tokio::select! {
+                        accepted = listener.accept() => accepted.unwrap().0,
+                        () = common.closing.notified() => break,
                     };
-                    tokio::select! {
-                        () = back => {}
-                        _ = tokio::io::copy(&mut requests, &mut to_server) => {}
-                    }
-                });
+                    let common = Arc::clone(&common);
+                    connections.spawn(async move { common.carry(client, target).await });
+                }
+                drop(listener);
+                common.closed.notify_one();
+                common.opening.notified().await;
+                listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
             }
         });
-        Self { port, left, task }
+        Self { port, way, task }
     }
 
     /// The connection on which the server sends for the `nth` time from now breaks, and what it sent is lost.
     pub(crate) fn lose(&self, nth: u32) {
-        self.left.store(nth, Ordering::SeqCst);
+        self.way.closes.store(false, Ordering::SeqCst);
+        self.way.left.store(nth, Ordering::SeqCst);
+    }
+
+    /// What the server sends for the `nth` time from now arrives, and after that nobody listens here until it is opened again.
+    pub(crate) fn close_after(&self, nth: u32) {
+        self.way.closes.store(true, Ordering::SeqCst);
+        self.way.left.store(nth, Ordering::SeqCst);
+    }
+
+    pub(crate) fn open_again(&self) {
+        self.way.opening.notify_one();
+    }
+
+    /// Each reply takes so long from now on.
+    pub(crate) fn slow_down(&self, delay: Duration) {
+        self.way.delay.store(delay.as_millis().try_into().unwrap(), Ordering::SeqCst);
     }
 
     /// Whether it has broken since.
     pub(crate) fn is_done(&self) -> bool {
-        self.left.load(Ordering::SeqCst) == 0
+        self.way.left.load(Ordering::SeqCst) == 0
     }
 
     pub(crate) async fn open(&self) -> Arc<Store> {
-        Store::open(format!("etcd://127.0.0.1:{}", self.port)).await.unwrap()
+        self.open_with("").await
+    }
+
+    /// With these parameters of the URL.
+    pub(crate) async fn open_with(&self, parameters: &str) -> Arc<Store> {
+        Store::open(format!("etcd://127.0.0.1:{}{parameters}", self.port)).await.unwrap()
     }
 }
 
