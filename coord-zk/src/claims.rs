@@ -20,6 +20,7 @@ use coord_core::{
 use crate::{
     client::{Store, milliseconds},
     config::Layout,
+    discovery::{self, Face},
     error::{Asks, Failure},
     leases::{self, Lease},
     line::{Blocker, Place, Queue, Spot},
@@ -41,7 +42,8 @@ impl Claims for Store {
 
     async fn claim(&self, claim: &Claim) -> Result<Standing> {
         let spot = Spot::of(&self.shared.config, &claim.line)?;
-        let attempt = Attempt { store: self, claim, stem: spot.stem(claim.id), spot };
+        let face = Face::of(&spot, claim)?;
+        let attempt = Attempt { store: self, claim, stem: spot.stem(claim.id), spot, face };
         self.shared.within(Asks::Writing, attempt.run()).await
     }
 
@@ -56,7 +58,7 @@ impl Claims for Store {
 
     async fn withdraw(&self, line: &LineId, id: ClaimId) -> Result<()> {
         let spot = Spot::of(&self.shared.config, line)?;
-        self.shared.within(Asks::Writing, self.take_out(&spot.stem(id))).await
+        self.shared.within(Asks::Writing, self.take_out(&spot, id)).await
     }
 
     async fn hand_over(&self, _: &Grant, _: ClaimId) -> Result<HandOver> {
@@ -66,6 +68,10 @@ impl Claims for Store {
 
     async fn adopt(&self, from: &Grant, to: ClaimId) -> Result<Renewal> {
         let spot = Spot::of(&self.shared.config, &from.line)?;
+        if spot.faces.is_some() {
+            let text = "in this layout nobody can take a registration over";
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
         self.shared.within(Asks::Writing, self.take_over(&spot, from, to)).await
     }
 
@@ -79,7 +85,13 @@ impl Claims for Store {
         let Ok(spot) = Spot::of(&self.shared.config, line) else { return Wakeups::none() };
         match id {
             Some(id) => self.shared.hub.stem(spot.stem(id)),
-            None => wakeups::watch(&self.shared, spot.folder.as_str(), Watch::Both),
+            None => {
+                let claims = wakeups::watch(&self.shared, spot.folder.as_str(), Watch::Both);
+                match &spot.faces {
+                    Some(faces) => self.service_wakeups(claims, faces),
+                    None => claims,
+                }
+            }
         }
     }
 
@@ -115,6 +127,8 @@ struct Attempt<'a> {
     claim: &'a Claim,
     spot: Spot,
     stem: String,
+    /// What Curator is shown of it.
+    face: Option<Face>,
 }
 
 /// What a look found: the own node, and the line in which it stands.
@@ -182,11 +196,17 @@ impl Attempt<'_> {
         for _ in 0..3 {
             let sent = now();
             shared.leases.begin(&self.stem, &session, sent.after(self.claim.ttl));
+            if let Some(face) = &self.face {
+                shared.leases.faced(&self.stem, &face.path);
+            }
             let made = match self.make(&session, &paths, &data).await {
                 Ok(made) => made,
                 Err(Failure::NoNode) => {
                     shared.leases.forget(&self.stem);
                     session.make(folder, Mode::Container).await?;
+                    if let Some(faces) = &self.spot.faces {
+                        session.make(faces.as_str(), Mode::Container).await?;
+                    }
                     continue;
                 }
                 Err(Failure::Ended(_)) => {
@@ -223,24 +243,31 @@ impl Attempt<'_> {
     ) -> Result<(String, i64, Vec<String>), Failure> {
         let (shared, folder) = (&self.store.shared, self.spot.folder.as_str());
         let mode = Mode::EphemeralSequential;
+        if let (Some(face), Some(path)) = (&self.face, paths.first()) {
+            let node = discovery::make(session, path, data, face).await?;
+            let (stat, listed) = (session.exists(&node), session.list(folder));
+            let stat = stat.await.map_err(made)?.ok_or(Failure::NoNode)?;
+            shared.leases.made(&self.stem, &node, stat.czxid);
+            return Ok((node, stat.czxid, listed.await.map_err(made)?.0));
+        }
         if let [path] = paths {
             let (created, listed) = (session.create(path, data, mode), session.list(folder));
             let (node, stat) = created.await?;
             shared.leases.made(&self.stem, &node, stat.czxid);
-            return Ok((node, stat.czxid, listed.await?.0));
+            return Ok((node, stat.czxid, listed.await.map_err(made)?.0));
         }
         let steps: Vec<_> = paths.iter().map(|path| Step::Create { path, data, mode }).collect();
-        let (made, listed) = (session.multi(&steps), session.list(folder));
-        let made: Vec<_> =
-            made.await.map_err(|refusal| refusal.failure)?.iter().filter_map(created).collect();
-        let [node, pair] = made.as_slice() else {
+        let (done, listed) = (session.multi(&steps), session.list(folder));
+        let nodes: Vec<_> =
+            done.await.map_err(|refusal| refusal.failure)?.iter().filter_map(created).collect();
+        let [node, pair] = nodes.as_slice() else {
             return Err(Failure::Other(crate::error::misread("an answer")));
         };
         // The stat of a node that a multi makes is not told by old servers.
-        let stat = session.exists(node).await?.ok_or(Failure::NoNode)?;
+        let stat = session.exists(node).await.map_err(made)?.ok_or(Failure::NoNode)?;
         shared.leases.paired(&self.stem, pair);
         shared.leases.made(&self.stem, node, stat.czxid);
-        Ok((node.clone(), stat.czxid, listed.await?.0))
+        Ok((node.clone(), stat.czxid, listed.await.map_err(made)?.0))
     }
 
     /// Takes out nodes of the same claim that a session before made, whose end the ensemble has not noticed yet.
@@ -475,6 +502,14 @@ pub(crate) fn owner_of(data: &[u8], name: &str) -> String {
     }
 }
 
+/// What a failure means for a claim whose node was made before.
+fn made(failure: Failure) -> Failure {
+    match failure {
+        Failure::Other(error) => Failure::Other(error.with_unknown_effect()),
+        failure => failure,
+    }
+}
+
 fn created(done: &crate::session::Done) -> Option<String> {
     match done {
         crate::session::Done::Created(path) => Some(path.clone()),
@@ -485,59 +520,6 @@ fn created(done: &crate::session::Done) -> Option<String> {
 /// The last component of a path.
 pub(crate) fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
-}
-
-impl Store {
-    async fn replace_value(&self, spot: &Spot, grant: &Grant, value: &[u8]) -> Result<Renewal, Failure> {
-        let stem = spot.stem(grant.id);
-        let lease = self.shared.leases.get(&stem, now()).filter(|lease| !lease.over);
-        let Some(Lease { session, node: Some((path, czxid)), .. }) = lease else { return Ok(Renewal::Lost) };
-        if token(czxid)? != grant.token {
-            return Ok(Renewal::Lost);
-        }
-        let data = match session.get(&path).await {
-            Ok((data, _)) => data,
-            Err(Failure::NoNode | Failure::Ended(_)) => return Ok(Renewal::Lost),
-            Err(failure) => return Err(failure),
-        };
-        let record = Record::decode(&data).ok_or_else(|| crate::error::misread("a claim"))?;
-        let data = Record { value: value.to_vec(), ..record }.encode();
-        // Who watches the line watches the folder, not every claim in it.
-        let steps = [
-            Step::Set { path: &path, data: &data, version: None },
-            Step::Set { path: spot.folder.as_str(), data: b"", version: None },
-        ];
-        match session.multi(&steps).await {
-            Ok(_) => Ok(Renewal::StillHeld),
-            Err(refusal) => match refusal.failure {
-                Failure::NoNode | Failure::Ended(_) => Ok(Renewal::Lost),
-                failure => Err(failure),
-            },
-        }
-    }
-
-    /// Takes a claim out, this client's or another's.
-    async fn take_out(&self, stem: &str) -> Result<(), Failure> {
-        let shared = &self.shared;
-        shared.waits.end(stem);
-        if let Some(lease) = shared.leases.get(stem, now()) {
-            // Whatever becomes of the answer, it is removed.
-            let given_up = shared.leases.or_give_up(stem);
-            match leases::remove(stem, &lease).await {
-                Ok(()) => {
-                    given_up.done();
-                    return Ok(());
-                }
-                // The ensemble may keep its node for a while.
-                Err(Failure::Ended(_)) => given_up.done(),
-                Err(failure) => return Err(failure),
-            }
-        }
-        let session = shared.main().await?;
-        leases::remove_all(&session, stem).await?;
-        shared.hub.hint_stem(stem);
-        Ok(())
-    }
 }
 
 /// How long a claim of another library may live without a sign of its client, as nobody can tell.

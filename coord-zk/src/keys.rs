@@ -4,6 +4,7 @@
 //! <chroot>/coord/<namespace>/<kind>/<name>/…      a line of claims; a queue
 //! <chroot>/coord/<namespace>/config/…             the values of a namespace
 //! <chroot>/<name>/…                               a lock in the layout of another library
+//! <chroot>/<name>/<instance>                      an instance of a service, for Curator
 //! ```
 //!
 //! A namespace, a kind and a name are one component each. In them, `%XX` stands for each byte of what a component must not
@@ -58,6 +59,17 @@ pub(crate) fn of_line(config: &Config, line: &LineId) -> Result<Folder> {
 /// Whether a line stands at exactly its name, where other libraries look for it.
 pub(crate) fn at_its_name(layout: Layout, kind: Kind) -> bool {
     layout != Layout::Own && kind == Kind::Lock
+}
+
+/// The folder in which Curator's service discovery looks for the instances of a service, in the layouts that show them there.
+///
+/// # Errors
+/// [`ErrorKind::InvalidName`] for a name that is no path.
+pub(crate) fn of_faces(config: &Config, line: &LineId) -> Result<Option<Folder>> {
+    if line.kind != Kind::Registry || !matches!(config.layout(), Layout::Curator | Layout::Interop) {
+        return Ok(None);
+    }
+    Ok(Some(Folder { path: exact(config, &line.namespace, line.name.as_str())? }))
 }
 
 /// The folder of a queue.
@@ -214,6 +226,21 @@ mod tests {
         for wrong in ["/", "a/", "a//b", "..", "a/../b", "🦀", "zookeeper/quota"] {
             let error = path(&line("default", Kind::Lock, wrong)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidName, "{wrong}");
+            let error = of_faces(&config, &line("default", Kind::Registry, wrong)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidName, "{wrong}");
+        }
+        // A service stands in our own layout, and is shown to Curator beside.
+        let service = line("team", Kind::Registry, "services/shop");
+        assert_eq!(path(&service).unwrap(), "/root/coord/team/registry/services%2Fshop");
+        let faces = |layout, line: &LineId| {
+            of_faces(&config.clone().with_layout(layout), line).unwrap().map(|folder| folder.path)
+        };
+        for layout in [Layout::Curator, Layout::Interop] {
+            assert_eq!(faces(layout, &service).as_deref(), Some("/root/team/services/shop"));
+            assert_eq!(faces(layout, &line("team", Kind::Election, "services/shop")), None);
+        }
+        for layout in [Layout::Own, Layout::Kazoo] {
+            assert_eq!(faces(layout, &service), None);
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 use coord_core::clock::{Clock, Moment};
 use tokio::sync::Notify;
 
-use crate::{client::Shared, error::Failure, keys, session::Session};
+use crate::{client::Shared, discovery, error::Failure, keys, session::Session};
 
 /// The leases of one client.
 ///
@@ -35,6 +35,8 @@ struct Held {
     moving: Option<Arc<Session>>,
     /// A second node that was made with it.
     pair: Option<String>,
+    /// The place of its face, where another one's may stand by now.
+    face: Option<String>,
     until: Moment,
     /// The sweep is removing it.
     swept: bool,
@@ -48,6 +50,8 @@ pub(crate) struct Lease {
     pub(crate) node: Option<(String, i64)>,
     /// A second node that was made with it.
     pub(crate) pair: Option<String>,
+    /// The place of its [face](crate::discovery), where another one's may stand by now.
+    pub(crate) face: Option<String>,
     /// The session to which it is being moved: nobody knows which of the two owns the node.
     pub(crate) moving: Option<Arc<Session>>,
     /// Until when it is kept.
@@ -66,8 +70,8 @@ impl Leases {
     /// Begins a lease. To be called before the request that makes the node is sent, so that the node is removed whatever becomes
     /// of the answer.
     pub(crate) fn begin(&self, stem: &str, session: &Arc<Session>, until: Moment) {
-        let held =
-            Held { session: Arc::clone(session), node: None, pair: None, moving: None, until, swept: false };
+        let session = Arc::clone(session);
+        let held = Held { session, node: None, pair: None, face: None, moving: None, until, swept: false };
         self.held().insert(stem.to_owned(), held);
         self.changed.notify_one();
     }
@@ -83,6 +87,13 @@ impl Leases {
     pub(crate) fn paired(&self, stem: &str, path: &str) {
         if let Some(held) = self.held().get_mut(stem) {
             held.pair = Some(path.to_owned());
+        }
+    }
+
+    /// It is shown to Curator there.
+    pub(crate) fn faced(&self, stem: &str, path: &str) {
+        if let Some(held) = self.held().get_mut(stem) {
+            held.face = Some(path.to_owned());
         }
     }
 
@@ -215,6 +226,7 @@ impl Held {
             session: Arc::clone(&self.session),
             node: self.node.clone(),
             pair: self.pair.clone(),
+            face: self.face.clone(),
             moving: self.moving.clone(),
             until: self.until,
             over: self.is_over(now),
@@ -273,6 +285,16 @@ async fn remove_due(client: &Arc<Shared>, stem: &str, lease: &Lease) -> bool {
 
 /// Removes the nodes of a lease, also if their paths are unknown. Nothing happens if they are not there.
 pub(crate) async fn remove(stem: &str, lease: &Lease) -> Result<(), Failure> {
+    if let Some(face) = &lease.face {
+        let nodes = match &lease.node {
+            Some((path, _)) => vec![path.clone()],
+            None => find(&lease.session, stem).await?,
+        };
+        for node in nodes {
+            discovery::remove(&lease.session, &node, face).await?;
+        }
+        return Ok(());
+    }
     match (&lease.node, &lease.pair) {
         (Some((path, _)), None) => delete(&lease.session, path).await,
         (Some((path, _)), Some(pair)) => {

@@ -81,9 +81,11 @@
 //! client of Go.
 
 mod batch;
+mod changes;
 mod claims;
 mod client;
 mod config;
+mod discovery;
 mod error;
 mod forget;
 mod hints;

@@ -27,13 +27,15 @@ const MARKS: [&str; 5] = ["lock-", "__lock__", "__READ__", "__WRIT__", "__rlock_
 pub(crate) struct Spot {
     pub(crate) folder: Folder,
     pub(crate) layout: Layout,
+    /// Where Curator looks for the instances of this service; `None` where they are not shown to it.
+    pub(crate) faces: Option<Folder>,
 }
 
 impl Spot {
     pub(crate) fn of(config: &Config, line: &LineId) -> coord_core::Result<Self> {
         let own = !keys::at_its_name(config.layout(), line.kind);
         let layout = if own { Layout::Own } else { config.layout() };
-        Ok(Self { folder: keys::of_line(config, line)?, layout })
+        Ok(Self { folder: keys::of_line(config, line)?, layout, faces: keys::of_faces(config, line)? })
     }
 
     /// What the paths of a claim's nodes begin with, and no others.

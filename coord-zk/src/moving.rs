@@ -10,6 +10,7 @@ use coord_core::spi::{ClaimId, Grant, Renewal};
 use crate::{
     claims::{now, token_of},
     client::Store,
+    discovery::{self, Shown},
     error::{Failure, misread},
     leases::Lease,
     line::Spot,
@@ -34,13 +35,8 @@ impl Store {
         let leases = &self.shared.leases;
         for _ in 0..ROUNDS {
             // An earlier attempt, whose answer was lost, may have done it.
-            let (synced, read) = (to.sync(path), to.get(path));
-            synced.await?;
-            let (data, stat) = match read.await {
-                Ok(read) => read,
-                Err(Failure::NoNode) => return Ok(false),
-                Err(failure) => return Err(failure),
-            };
+            let shown = discovery::look(to, path, lease.face.as_deref()).await?;
+            let Some(Shown { data, stat, face }) = shown else { return Ok(false) };
             if stat.ephemeral_owner == to.id() {
                 leases.moved(stem, to);
                 return Ok(true);
@@ -56,6 +52,9 @@ impl Store {
             if let Some(path) = &lease.pair {
                 steps.push(Step::Delete { path, version: None });
                 steps.push(Step::Create { path, data: &data, mode });
+            }
+            if let (Some(path), Some((data, version))) = (&lease.face, &face) {
+                steps.extend(discovery::put(path, data, Some(*version)));
             }
             leases.moving(stem, to);
             match to.multi(&steps).await {

@@ -87,8 +87,7 @@ impl Store {
         while !rest.is_empty() {
             let mut bytes = 0;
             let fits = rest.iter().take_while(|due| {
-                let pair = due.lease.pair.as_ref().map_or(0, |pair| pair.len() + 128);
-                bytes += due.path.len() + 128 + pair;
+                bytes += paths(due).map(|path| path.len() + 128).sum::<usize>();
                 bytes <= CHUNK.min(self.shared.config.max_packet())
             });
             let (chunk, after) = rest.split_at(fits.count().max(1));
@@ -106,9 +105,9 @@ impl Store {
         while there.contains(&true) {
             let (mut steps, mut about) = (Vec::new(), Vec::new());
             for (at, due) in due.iter().enumerate().filter(|(at, _)| there[*at]) {
-                for path in std::iter::once(&due.path).chain(&due.lease.pair) {
+                for path in paths(due) {
                     steps.push(Step::Check { path, version: None });
-                    about.push(at);
+                    about.push((at, due.lease.face.as_ref() == Some(path)));
                 }
             }
             let sent = now();
@@ -119,7 +118,12 @@ impl Store {
                 break;
             };
             match (refusal.at.and_then(|step| about.get(step)), refusal.failure) {
-                (Some(at), Failure::NoNode) => {
+                (Some((at, true)), Failure::NoNode) => {
+                    // Nobody sees it any more: it is to register anew.
+                    leases.give_up(&due[*at].stem);
+                    there[*at] = false;
+                }
+                (Some((at, false)), Failure::NoNode) => {
                     leases.forget(&due[*at].stem);
                     there[*at] = false;
                     // Probably others are missing too.
@@ -207,6 +211,11 @@ pub(crate) struct Found {
     /// The session that owns it.
     pub(crate) owner: i64,
     pub(crate) eligible: bool,
+}
+
+/// The nodes that must be there.
+fn paths<'a>(due: &'a Due<'_>) -> impl Iterator<Item = &'a String> {
+    std::iter::once(&due.path).chain(&due.lease.pair).chain(&due.lease.face)
 }
 
 fn places(due: &[Due<'_>]) -> Vec<usize> {

@@ -3,6 +3,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod discovery;
+mod services;
 
 use std::{
     path::{Path, PathBuf},
@@ -71,27 +73,33 @@ async fn kazoo() -> Option<Library> {
 
 async fn curator() -> Option<Library> {
     static MADE: OnceCell<Option<Library>> = OnceCell::const_new();
-    const CLASSES: &str = "/usr/share/java/curator-recipes.jar";
-    let make = async || {
-        if !Path::new(CLASSES).exists() {
-            return missing("Curator", "install libcurator-recipes-java");
-        }
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("curator");
-        std::fs::create_dir_all(&folder).unwrap();
-        let mut compile = Command::new("javac");
-        compile.args(["-cp", CLASSES, "-d"]).arg(&folder).arg(sources().join("Lock.java"));
-        if let Err(why) = succeeds(&mut compile).await {
-            return missing("Curator", &format!("javac: {why}"));
-        }
-        let classes = format!("{CLASSES}:/usr/share/java/slf4j-nop.jar:{}", folder.display());
-        let command = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &classes, "Lock"];
-        Some(Library { command: command.map(str::to_owned).into() })
-    };
-    MADE.get_or_init(make).await.clone()
+    MADE.get_or_init(async || java("Lock", &["recipes"]).await).await.clone()
+}
+
+/// A program that uses these parts of Curator.
+async fn java(program: &str, parts: &[&str]) -> Option<Library> {
+    let jar = |part: &str| format!("/usr/share/java/curator-{part}.jar");
+    if let Some(part) = parts.iter().find(|part| !Path::new(&jar(part)).exists()) {
+        return missing("Curator", &format!("install libcurator-{}-java", part.trim_start_matches("x-")));
+    }
+    let others = ["slf4j-nop", "jackson-annotations", "jackson-core", "jackson-databind"];
+    let others = others.map(|name| format!("/usr/share/java/{name}.jar"));
+    let jars: Vec<_> = parts.iter().map(|part| jar(part)).chain(others).collect();
+    let jars = jars.join(":");
+    let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join("curator").join(program);
+    std::fs::create_dir_all(&made).unwrap();
+    let mut compile = Command::new("javac");
+    compile.args(["-cp", &jars, "-d"]).arg(&made).arg(sources().join(format!("{program}.java")));
+    if let Err(why) = succeeds(&mut compile).await {
+        return missing("Curator", &format!("javac: {why}"));
+    }
+    let classes = format!("{jars}:{}", made.display());
+    let command = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &classes, program];
+    Some(Library { command: command.map(str::to_owned).into() })
 }
 
 impl Library {
-    /// Runs a command on the lock at this name.
+    /// Runs a command on the lock, or the service, at this name; `patterns` is whatever else the program has to know.
     fn start(&self, url: &str, name: &str, patterns: &str, words: &[&str]) -> Running {
         let mut command = Command::new(&self.command[0]);
         let path = format!("{}/{name}", root(url));
@@ -130,6 +138,11 @@ impl Running {
                 panic!("it ended: {errors}")
             }
         }
+    }
+
+    /// Reads on until it prints this line.
+    async fn until(&mut self, line: &str) {
+        while self.says().await != line {}
     }
 
     async fn go_on(&mut self) {
