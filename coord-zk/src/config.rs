@@ -76,13 +76,14 @@ pub enum Layout {
     Own,
     /// A lock stands at exactly its name below the chroot, in the layout of Apache Curator's `InterProcessMutex`, which the
     /// client of Go shares. Locks of Curator, of Go, of kazoo and of this library are respected, and Curator and Go respect
-    /// ours. Everything but locks stands where it does in our own layout.
+    /// ours. A service is shared with Curator's service discovery; see [the crate's text](crate#services-shared-with-curator).
+    /// Everything else stands where it does in our own layout.
     Curator,
     /// A lock stands at exactly its name below the chroot, in the layout of `kazoo.recipe.lock.Lock`. Locks of others are
     /// respected, and kazoo and Go respect ours.
     Kazoo,
     /// A lock stands at exactly its name below the chroot, by two nodes that are made in one step, so that all of Curator, Go
-    /// and kazoo respect it. Locks of others are respected.
+    /// and kazoo respect it. Locks of others are respected. Services are shared as in the layout of Curator.
     Interop,
 }
 

@@ -79,6 +79,32 @@
 //! All nodes of a name stand in `/coord/<namespace>/<kind>/<name>` below the chroot; folders of lines are container nodes, which
 //! the servers remove some time after they became empty. [`Layout`] lists those that are shared with Curator, kazoo and the
 //! client of Go.
+//!
+//! # Services shared with Curator
+//! In the layouts [`Layout::Curator`] and [`Layout::Interop`] the service `services/shop` is the service `shop` of Curator's service
+//! discovery (`curator-x-discovery`) with the base path `/services` below the chroot; a namespace that is not the default is one
+//! more folder in front. Each registration is shown there as an instance, as `JsonInstanceSerializer` writes it, and instances of
+//! Curator are listed and watched beside our own. Those of other layouts of this library are listed too, and Curator does not
+//! see them.
+//!
+//! | an [`Instance`](prelude::Instance) | Curator's instance |
+//! | --- | --- |
+//! | `id` | `id`, the name of the node; one that cannot be one is refused ([`ErrorKind::InvalidName`]) |
+//! | `address`, such as `10.0.0.7:8080` | `address` and `port`; without a port the whole is the `address` |
+//! | metadata `sslPort` | `sslPort` |
+//! | metadata | `payload`, a map of texts, or of the class that the entry `@class` names; null if there is none |
+//! | metadata with the one entry `payload` | `payload`, a text |
+//! | a `weight` of zero | not `enabled`; Curator has no other weights |
+//!
+//! Java refuses a payload of another class than it expects, so instances that are shared with typed payloads are to have none or
+//! one of that class. What of a payload is no text is listed as JSON; `uriSpec` is not listed. How long an instance of Curator
+//! lives nobody can tell, and its token is its node's `czxid`.
+//!
+//! Of two registrations of one id Curator sees the later one, whoever made it: it replaces the node, as Curator does. The earlier
+//! one of ours goes on behind it, and is lost and registers anew, with a new token, at the next renewal after the node is gone,
+//! also if Curator removed it.
+//!
+//! With a user and a password, Curator sees our instances with the same identity only, or with `acl=open`.
 
 mod batch;
 mod changes;
