@@ -20,6 +20,9 @@ pub(crate) fn options(ca: &Path) -> Result<zk::TlsOptions> {
         let text = format!("the file of trusted certificates {} cannot be used", ca.display());
         Error::new(ErrorKind::InvalidInput, text).with_source(source)
     };
+    // The driver asks for the process's cryptography, of which there is none unless somebody chose it: programs that use the TLS of several
+    // backends have more than one at hand. Whoever came first has chosen.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let pem = std::fs::read_to_string(ca).map_err(|error| refused(error.into()))?;
     zk::TlsOptions::new().with_pem_ca(&pem).map_err(|error| refused(error.into()))
 }
