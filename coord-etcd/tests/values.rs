@@ -15,8 +15,8 @@ use coord_core::{
 use coord_etcd::Store;
 use fastrand::Rng;
 use stores::{
-    Brittle, calls, compact, hint, keys, left, more, name, namespace, open, plain_server, quiet, raw, server,
-    stop,
+    brittle, calls, compact, hint, keys, left, more, name, namespace, open, open_by, plain_server, quiet,
+    raw, server, stop,
 };
 
 fn key(text: &str) -> KeyId {
@@ -554,10 +554,10 @@ async fn a_watch_goes_on_after_the_server_was_away() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_break_lose_and_double_nothing() {
     let Some(server) = server() else { return };
-    let way = Brittle::start(&server, Duration::from_millis(40)).await;
+    let way = brittle(&server, Duration::from_millis(40));
     let mut work = tokio::task::JoinSet::new();
     for client in 0..3_u8 {
-        let store = way.open().await;
+        let store = open_by(&way).await;
         work.spawn(async move {
             for number in 0..50_u8 {
                 let log = format!("log {client}");
@@ -591,7 +591,7 @@ async fn connections_that_break_lose_and_double_nothing() {
         assert_eq!(states, expected);
     }
     assert_eq!(store.history(&key("mark"), 1_000).await.unwrap().len(), 3 * 17);
-    assert!(way.broken() > 20, "{} connections were broken", way.broken());
+    assert!(way.counts().resets > 20, "{} connections were broken", way.counts().resets);
 }
 
 /// Clients count in one key while the leader of three is killed, and the next one stopped. Each number was written once.

@@ -3,26 +3,19 @@
 
 mod common;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use common::{claim, granted, line, server::server, waiting};
-use coord_conformance::servers::{self, PostgresOptions};
+use coord_conformance::{
+    proxy::{Options, Proxy, framing},
+    servers::{self, PostgresOptions},
+};
 use coord_core::{
     Lock, LockOptions, Name,
     spi::{Claim, Claims, Renewal},
 };
 use coord_sql::{Database, Postgres, PostgresConfig};
 use sqlx::{Connection, PgConnection};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
-};
 
 /// A server that logs the statements of each client, and has no transactions of its own.
 fn logging() -> Option<servers::Postgres> {
@@ -43,10 +36,10 @@ struct Cost {
 
 const ONE: Cost = Cost { statements: 1, commits: 1, round_trips: 1 };
 
-/// A client behind a relay, with one connection for statements, so that each is prepared once.
+/// A client behind a proxy, with one connection for statements, so that each is prepared once.
 struct Counted {
     server: servers::Postgres,
-    syncs: Arc<AtomicU64>,
+    proxy: Proxy,
     config: PostgresConfig,
     probe: PgConnection,
 }
@@ -54,13 +47,13 @@ struct Counted {
 impl Counted {
     async fn new() -> Option<Self> {
         let server = logging()?;
-        let (port, syncs) = relay(server.port()).await;
-        let url = server.url().replace(&format!(":{}/", server.port()), &format!(":{port}/"));
-        assert_ne!(url, server.url());
-        let url = format!("{url}?application_name=counted&sslmode=disable");
+        // The messages after which a client waits for an answer are what it counts.
+        let options = Options::default().with_protocol(framing::Postgres);
+        let proxy = Proxy::start_with(server.url(), options).unwrap();
+        let url = format!("{}?application_name=counted&sslmode=disable", proxy.url());
         let config = PostgresConfig::parse(&url).unwrap().with_connections(1);
         let probe = PgConnection::connect(&server.url()).await.unwrap();
-        Some(Self { server, syncs, config, probe })
+        Some(Self { server, proxy, config, probe })
     }
 
     fn log(&self) -> Vec<String> {
@@ -79,56 +72,11 @@ impl Counted {
 
     async fn cost<T>(&mut self, what: impl Future<Output = T>) -> (T, Cost) {
         let (before, transactions) = (self.log().len(), self.transactions().await);
-        let syncs = self.syncs.load(Ordering::SeqCst);
+        let asked = self.proxy.counts().total();
         let result = what.await;
-        let round_trips = self.syncs.load(Ordering::SeqCst) - syncs;
+        let round_trips = self.proxy.counts().total() - asked;
         let commits = self.transactions().await - transactions;
         (result, Cost { statements: self.log().len() - before, commits, round_trips })
-    }
-}
-
-/// Passes everything on to a server, and counts the messages after which a client waits for an answer:
-/// <https://www.postgresql.org/docs/15/protocol-message-formats.html>.
-async fn relay(port: u16) -> (u16, Arc<AtomicU64>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let here = listener.local_addr().unwrap().port();
-    let syncs = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&syncs);
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
-            // A question comes in several messages, none of which may wait for the acknowledgement of the one before.
-            server.set_nodelay(true).unwrap();
-            client.set_nodelay(true).unwrap();
-            let ((asking, mut answering), (mut answers, mut questions)) =
-                (client.into_split(), server.into_split());
-            tokio::spawn(async move { tokio::io::copy(&mut answers, &mut answering).await });
-            let counter = Arc::clone(&counter);
-            tokio::spawn(async move {
-                let _ = count(asking, &mut questions, &counter).await;
-            });
-        }
-    });
-    (here, syncs)
-}
-
-async fn count(
-    mut from: OwnedReadHalf,
-    to: &mut (impl AsyncWriteExt + Unpin),
-    syncs: &AtomicU64,
-) -> std::io::Result<()> {
-    // The first message has a length and no kind.
-    let mut kind = None;
-    loop {
-        let length = from.read_u32().await?;
-        let mut rest = vec![0; length as usize - 4];
-        from.read_exact(&mut rest).await?;
-        if matches!(kind, Some(b'S' | b'Q')) {
-            syncs.fetch_add(1, Ordering::SeqCst);
-        }
-        let message: Vec<u8> = kind.into_iter().chain(length.to_be_bytes()).chain(rest).collect();
-        to.write_all(&message).await?;
-        kind = Some(from.read_u8().await?);
     }
 }
 

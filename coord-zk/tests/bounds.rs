@@ -4,8 +4,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{claim, granted, ids, line, open, place, proxy::Proxy, server_with, until};
-use coord_conformance::servers::ZooKeeperOptions;
+use common::{claim, granted, ids, line, open, place, proxy, server_with, settled, until};
+use coord_conformance::{proxy::Way, servers::ZooKeeperOptions};
 use coord_core::{
     Inspect, Lock, LockOptions, Semaphore,
     spi::{Claim, Claims, Kind, Renewal},
@@ -18,24 +18,24 @@ async fn a_lock_is_two_requests_and_a_release_one() {
     let options = ZooKeeperOptions::default().with_property("znode.container.checkIntervalMs", "600000");
     let Some(server) = server_with(&options) else { return };
     let url = server.fresh();
-    let proxy = Proxy::to(&url).await;
-    let store = open(&proxy.url(&url)).await;
+    let proxy = proxy(&url);
+    let store = open(&proxy.url()).await;
     let line = line("a");
     // Opens the session, and makes the folder.
     let first = granted(store.claim(&claim(&line)).await.unwrap());
     store.withdraw(&line, first.id).await.unwrap();
     for _ in 0..3 {
-        proxy.settled().await;
+        settled(&proxy).await;
         let grant = granted(store.claim(&claim(&line)).await.unwrap());
-        let counts = proxy.settled().await;
+        let counts = settled(&proxy).await;
         assert_eq!((counts.requests["create"], counts.requests["getChildren"], counts.total()), (1, 1, 2));
         store.withdraw(&line, grant.id).await.unwrap();
-        let counts = proxy.settled().await;
+        let counts = settled(&proxy).await;
         assert_eq!((counts.requests["delete"], counts.total()), (1, 1));
     }
     // Beside a folder that is there already: the pair finds no folder, it is made, the pair again.
     let grant = granted(store.claim(&claim(&common::line("b"))).await.unwrap());
-    let counts = proxy.settled().await;
+    let counts = settled(&proxy).await;
     assert_eq!((counts.requests["create"], counts.requests["getChildren"], counts.total()), (3, 2, 5));
     assert_eq!(ids(&store, &grant.line).await, [grant.id]);
 }
@@ -44,22 +44,22 @@ async fn a_lock_is_two_requests_and_a_release_one() {
 #[tokio::test]
 async fn the_requests_of_a_lock_are_pipelined() {
     let Some(url) = place() else { return };
-    let proxy = Proxy::to(&url).await;
-    let store = open(&proxy.url(&url)).await;
+    let proxy = proxy(&url);
+    let store = open(&proxy.url()).await;
     let line = line("a");
     // Somebody is there, so that the folder stays.
     let first = granted(store.claim(&claim(&line)).await.unwrap());
-    proxy.settled().await;
+    settled(&proxy).await;
     // No answer comes, and both were sent all the same.
-    proxy.deafen();
+    proxy.freeze(Way::ToClient);
     let next = claim(&line);
     let claiming = tokio::spawn({
         let (store, next) = (store.clone(), next.clone());
         async move { store.claim(&next).await }
     });
-    let counts = proxy.settled().await;
+    let counts = settled(&proxy).await;
     assert_eq!((counts.requests["create"], counts.requests["getChildren"]), (1, 1), "{counts:?}");
-    proxy.mend();
+    proxy.heal();
     common::waiting(claiming.await.unwrap().unwrap());
     assert_eq!(ids(&store, &line).await, [first.id, next.id]);
 }
@@ -68,15 +68,15 @@ async fn the_requests_of_a_lock_are_pipelined() {
 #[tokio::test]
 async fn a_refused_try_leaves_nothing_and_asks_little() {
     let Some(url) = place() else { return };
-    let proxy = Proxy::to(&url).await;
-    let (store, other) = (open(&proxy.url(&url)).await, open(&url).await);
+    let proxy = proxy(&url);
+    let (store, other) = (open(&proxy.url()).await, open(&url).await);
     let line = line("a");
     let held = granted(other.claim(&claim(&line)).await.unwrap());
     let attempt = Claim { wait: false, ..claim(&line) };
     store.claim(&attempt).await.unwrap();
-    proxy.settled().await;
+    settled(&proxy).await;
     store.claim(&Claim { id: coord_core::spi::ClaimId::random(), ..attempt }).await.unwrap();
-    assert_eq!(proxy.settled().await.total(), 4);
+    assert_eq!(settled(&proxy).await.total(), 4);
     assert_eq!(ids(&store, &line).await, [held.id]);
 }
 
@@ -86,10 +86,10 @@ async fn a_hand_over_costs_the_same_among_five_hundred() {
     const WAITERS: usize = 500;
     const HAND_OVERS: u64 = 100;
     let Some(url) = place() else { return };
-    let proxy = Proxy::to(&url).await;
+    let proxy = proxy(&url);
     // Their leases are long, so that nobody looks by itself meanwhile.
     let options = LockOptions::default().with_ttl(Duration::from_secs(600));
-    let coordinator = coord_zk::connect(proxy.url(&url)).await.unwrap();
+    let coordinator = coord_zk::connect(proxy.url()).await.unwrap();
     let name = common::name("a");
     let mut guard = coordinator.acquire(&name, &options).await.unwrap();
     let (granted, mut grants) = tokio::sync::mpsc::unbounded_channel();
@@ -103,7 +103,7 @@ async fn a_hand_over_costs_the_same_among_five_hundred() {
     let observer = coord_zk::connect(&url).await.unwrap();
     let waiters = async || observer.inspect(Kind::Lock, &name).await.unwrap().waiters.len() == WAITERS;
     until("five hundred waiters", waiters).await;
-    let before = proxy.settled().await;
+    let before = settled(&proxy).await;
     // To queue up: the pair, and a watch on who stands ahead, which may have changed places meanwhile.
     assert!(before.total() < 6 * WAITERS as u64, "{before:?}");
     for _ in 0..HAND_OVERS {
@@ -112,7 +112,7 @@ async fn a_hand_over_costs_the_same_among_five_hundred() {
         guard = grants.recv().await.unwrap().unwrap();
         assert!(guard.token() > token);
     }
-    let counts = proxy.settled().await;
+    let counts = settled(&proxy).await;
     assert!(counts.total() <= 3 * HAND_OVERS, "{counts:?}");
     assert_eq!(counts.events, HAND_OVERS, "{counts:?}");
     guard.release().await.unwrap();
@@ -123,8 +123,8 @@ async fn a_hand_over_costs_the_same_among_five_hundred() {
 #[tokio::test]
 async fn the_renewal_of_a_thousand_is_one_request() {
     let Some(url) = place() else { return };
-    let proxy = Proxy::to(&url).await;
-    let store = open(&proxy.url(&url)).await;
+    let proxy = proxy(&url);
+    let store = open(&proxy.url()).await;
     let lines: Vec<_> = (0..1000).map(|number| line(&format!("lock {number}"))).collect();
     let claims: Vec<_> = lines.iter().map(claim).collect();
     let mut grants = Vec::new();
@@ -134,25 +134,25 @@ async fn the_renewal_of_a_thousand_is_one_request() {
             futures_util::future::join_all(claiming).await.into_iter().map(|one| granted(one.unwrap())),
         );
     }
-    proxy.settled().await;
+    settled(&proxy).await;
     let renewals = store.renew(&grants).await.unwrap();
     assert!(renewals.iter().all(|renewal| *renewal == Renewal::Renewed));
-    let counts = proxy.settled().await;
+    let counts = settled(&proxy).await;
     assert_eq!((counts.requests["multi"], counts.total()), (1, 1), "{counts:?}");
     // One that is gone costs a look at the others, not one request each.
     open(&url).await.withdraw(&lines[500], grants[500].id).await.unwrap();
     let renewals = store.renew(&grants).await.unwrap();
     assert_eq!(renewals.iter().filter(|renewal| **renewal == Renewal::Lost).count(), 1);
     assert_eq!(renewals[500], Renewal::Lost);
-    assert!(proxy.settled().await.total() <= 3);
+    assert!(settled(&proxy).await.total() <= 3);
 }
 
 /// The instances of a service are read by one request.
 #[tokio::test]
 async fn five_hundred_members_are_read_by_one_request() {
     let Some(url) = place() else { return };
-    let proxy = Proxy::to(&url).await;
-    let (store, other) = (open(&proxy.url(&url)).await, open(&url).await);
+    let proxy = proxy(&url);
+    let (store, other) = (open(&proxy.url()).await, open(&url).await);
     let mut line = line("service");
     line.kind = Kind::Registry;
     let member = |number: usize| Claim {
@@ -166,11 +166,11 @@ async fn five_hundred_members_are_read_by_one_request() {
     for chunk in members.chunks(50) {
         futures_util::future::join_all(chunk.iter().map(|member| other.claim(member))).await;
     }
-    proxy.settled().await;
+    settled(&proxy).await;
     let seen = store.line(&line).await.unwrap();
     assert_eq!(seen.entries.len(), 500);
     assert!(seen.entries.iter().all(|entry| entry.value == [7; 300] && entry.granted.is_some()));
-    let counts = proxy.settled().await;
+    let counts = settled(&proxy).await;
     assert_eq!((counts.requests["multiRead"], counts.total()), (1, 3), "{counts:?}");
 }
 
@@ -179,8 +179,8 @@ async fn five_hundred_members_are_read_by_one_request() {
 async fn a_permit_that_is_free_wakes_who_can_use_it() {
     const WAITERS: usize = 50;
     let Some(url) = place() else { return };
-    let proxy = Proxy::to(&url).await;
-    let coordinator = coord_zk::connect(proxy.url(&url)).await.unwrap();
+    let proxy = proxy(&url);
+    let coordinator = coord_zk::connect(proxy.url()).await.unwrap();
     let (name, options) = (common::name("a"), LockOptions::default().with_ttl(Duration::from_secs(600)));
     let mut held = Vec::new();
     for _ in 0..2 {
@@ -198,7 +198,7 @@ async fn a_permit_that_is_free_wakes_who_can_use_it() {
             async || observer.inspect(Kind::Semaphore, &common::name("a")).await.unwrap().waiters.len();
         until("the waiter", async || waiting().await == number + 1).await;
     }
-    proxy.settled().await;
+    settled(&proxy).await;
     for round in 0..10 {
         // Not always who came first leaves first.
         let leaves = held.remove(round % 2);
@@ -207,7 +207,7 @@ async fn a_permit_that_is_free_wakes_who_can_use_it() {
         held.push(grants.recv().await.unwrap().unwrap());
         assert!(held[1].token() > newest);
     }
-    let counts = proxy.settled().await;
+    let counts = settled(&proxy).await;
     // One who is let in, and the next one, who waits first from then on, look at the line; nobody else does.
     assert!(counts.total() <= 10 * 16, "{counts:?}");
     assert!(counts.events <= 10 * 4, "{counts:?}");

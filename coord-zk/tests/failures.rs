@@ -11,8 +11,9 @@ use std::{
 };
 
 use common::{
-    LONG, claim, granted, ids, line, name, open, place, proxy::Proxy, raw, root, server, until, waiting,
+    LONG, claim, granted, ids, line, name, open, place, proxy, raw, root, server, settled, until, waiting,
 };
+use coord_conformance::proxy::{Proxy, Way};
 use coord_core::{
     Effect, ErrorKind, Lock, LockOptions,
     clock::Clock,
@@ -105,12 +106,18 @@ async fn a_restart_loses_nothing_that_is_held() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_cut_off_is_lost_before_the_next_one_holds() {
     let Some(url) = place() else { return };
-    let proxy = Proxy::to(&url).await;
+    let proxy = proxy(&url);
     let ttl = Duration::from_secs(2);
     let options = LockOptions::default().with_ttl(ttl);
-    let cut_off = coord_zk::connect(proxy.url(&url)).await.unwrap();
+    let cut_off = coord_zk::connect(proxy.url()).await.unwrap();
     let other = coord_zk::connect(&url).await.unwrap();
-    for how in [Proxy::silence, Proxy::deafen, Proxy::cut] {
+    for how in [
+        |proxy: &Proxy| proxy.freeze(Way::Both),
+        |proxy: &Proxy| proxy.freeze(Way::ToClient),
+        |proxy: &Proxy| proxy.blackhole(Way::Both),
+        |proxy: &Proxy| proxy.blackhole(Way::ToServer),
+        |proxy: &Proxy| proxy.shorten(Duration::ZERO),
+    ] {
         let guard = cut_off.acquire(&name("a"), &options).await.unwrap();
         let next = {
             let (other, options) = (other.clone(), options.clone());
@@ -129,7 +136,7 @@ async fn who_is_cut_off_is_lost_before_the_next_one_holds() {
         assert!(next.token() > guard.token());
         // The session's length, a tick of the server, and what a busy machine takes.
         assert!(held.since(before) < ttl * 3, "the next one held {:?} later", held.since(before));
-        proxy.mend();
+        proxy.heal();
         next.release().await.unwrap();
         drop(guard);
         until("a session", async || cut_off.try_acquire(&name("b"), &options).await.is_ok()).await;
@@ -140,18 +147,18 @@ async fn who_is_cut_off_is_lost_before_the_next_one_holds() {
 #[tokio::test]
 async fn a_claim_whose_answer_was_lost_is_found_again() {
     let Some(url) = place() else { return };
-    let proxy = Proxy::to(&url).await;
-    let store = open(&format!("{}?timeout=1", proxy.url(&url))).await;
+    let proxy = proxy(&url);
+    let store = open(&format!("{}?timeout=1", proxy.url())).await;
     let (line, other) = (line("a"), open(&url).await);
     // So that the folder is there.
     let first = granted(other.claim(&claim(&line)).await.unwrap());
     let lost = claim(&line);
     granted(store.claim(&claim(&common::line("b"))).await.unwrap());
-    proxy.deafen();
+    proxy.freeze(Way::ToClient);
     let error = store.claim(&lost).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error}");
     assert_eq!(ids(&other, &line).await, [first.id, lost.id], "it did arrive");
-    proxy.mend();
+    proxy.heal();
     let mut standing = store.claim(&lost).await;
     while standing.is_err() {
         standing = store.claim(&lost).await;
@@ -169,17 +176,17 @@ async fn a_claim_whose_answer_was_lost_is_found_again() {
 #[tokio::test]
 async fn a_withdrawal_finds_a_claim_that_was_still_under_way() {
     let Some(url) = place() else { return };
-    let proxy = Proxy::to(&url).await;
-    let store = open(&format!("{}?timeout=1", proxy.url(&url))).await;
+    let proxy = proxy(&url);
+    let store = open(&format!("{}?timeout=1", proxy.url())).await;
     let (line, other) = (line("a"), open(&url).await);
     let first = granted(other.claim(&claim(&line)).await.unwrap());
     granted(store.claim(&claim(&common::line("b"))).await.unwrap());
     // Neither the claim nor its withdrawal arrives now.
-    proxy.silence();
+    proxy.freeze(Way::Both);
     let late = claim(&line);
     store.claim(&late).await.unwrap_err();
     store.withdraw(&line, late.id).await.unwrap_err();
-    proxy.mend();
+    proxy.heal();
     // Nobody asks again: it is taken out by what was sent, or by the sweep.
     tokio::time::sleep(Duration::from_millis(200)).await;
     until("the first alone", async || ids(&other, &line).await == [first.id]).await;
@@ -253,15 +260,15 @@ async fn another_identity_is_refused() {
 #[tokio::test]
 async fn a_request_that_is_too_large_is_not_sent() {
     let Some(url) = place() else { return };
-    let proxy = Proxy::to(&url).await;
-    let store = open(&format!("{}?packet=4000", proxy.url(&url))).await;
+    let proxy = proxy(&url);
+    let store = open(&format!("{}?packet=4000", proxy.url())).await;
     let line = line("a");
     let held = granted(store.claim(&claim(&line)).await.unwrap());
-    proxy.settled().await;
+    settled(&proxy).await;
     let large = Claim { value: vec![7; 5000], ..claim(&line) };
     let error = store.claim(&large).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::TooLarge, Effect::None), "{error}");
-    let counts = proxy.settled().await;
+    let counts = settled(&proxy).await;
     assert!(!counts.requests.contains_key("create"), "{counts:?}");
     let error = store.set_value(&held, &[7; 5000]).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::TooLarge, Effect::None), "{error}");
@@ -284,22 +291,23 @@ async fn a_request_that_is_too_large_is_not_sent() {
 #[tokio::test]
 async fn a_server_that_is_away_costs_little() {
     let Some(url) = place() else { return };
-    let proxy = Proxy::to(&url).await;
+    let proxy = proxy(&url);
     let loud = Arc::new(AtomicU64::new(0));
     let _listening = tracing::subscriber::set_default(Loud(Arc::clone(&loud)));
-    let store = open(&format!("{}?timeout=1", proxy.url(&url))).await;
+    let store = open(&format!("{}?timeout=1", proxy.url())).await;
     let held = granted(store.claim(&claim(&line("a"))).await.unwrap());
     let mut news = store.wakeups(&line("a"), None);
     common::hint(&mut news).await;
-    let tried = proxy.connections();
-    proxy.cut();
+    let tried = proxy.counts().connections;
+    // Each connection is taken, so that it is counted, and ends at once.
+    proxy.shorten(Duration::ZERO);
     let listening = tokio::time::timeout(Duration::from_secs(5), news.next()).await;
     assert!(listening.is_err(), "there is no news of a server that is away");
-    let (tries, lines) = (proxy.connections() - tried, loud.load(Ordering::Relaxed));
+    let (tries, lines) = (proxy.counts().connections - tried, loud.load(Ordering::Relaxed));
     // Two sessions; each tries again after a tenth of a second and then ever more seldom.
     assert!(tries <= 100, "{tries} tries to connect in five seconds");
     assert!(lines <= 200, "{lines} lines in the log in five seconds");
-    proxy.mend();
+    proxy.heal();
     until("an answer", async || store.line(&line("a")).await.is_ok()).await;
     assert_eq!(store.renew(std::slice::from_ref(&held)).await.unwrap(), [Renewal::Renewed]);
     store.set_value(&held, b"news").await.unwrap();

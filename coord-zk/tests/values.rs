@@ -4,6 +4,7 @@ mod stores;
 
 use std::time::Duration;
 
+use coord_conformance::proxy::Loss;
 use coord_core::{
     Effect, ErrorKind, FencingToken, Name, limits,
     memory::Store as Memory,
@@ -13,8 +14,8 @@ use coord_core::{
 };
 use fastrand::Rng;
 use stores::{
-    Proxy, fresh, hint, large, name, namespace, nodes, op, open, path_of, plain_server, quiet, server,
-    shared, until,
+    fresh, hint, large, name, namespace, nodes, open, path_of, plain_server, proxy, quiet, server, shared,
+    until,
 };
 
 fn key(text: &str) -> KeyId {
@@ -197,16 +198,16 @@ async fn watchers_of_a_prefix_hear_of_its_keys_and_no_others() {
 async fn a_watch_goes_on_after_the_connection_was_lost() {
     let Some(server) = shared() else { return };
     let place = server.fresh();
-    let proxy = Proxy::before(server).await;
-    let (writer, watcher) = (open(&large(&place)).await, open(&large(&proxy.url(&place))).await);
+    let proxy = proxy(server);
+    let (writer, watcher) = (open(&large(&place)).await, open(&large(&proxy.url_of(&place))).await);
     writer.commit(&put("a", b"1")).await.unwrap();
     let mut wakeups = Values::wakeups(&*watcher, &prefix("a"));
     hint(&mut wakeups).await;
     quiet(&mut wakeups).await;
-    proxy.lose_request(op::READ, 1);
+    proxy.lose(Loss::request(1).of("multiRead"));
     // Whether the driver asks again or fails is its own affair.
     let _ = Values::get(&*watcher, &key("a")).await;
-    assert_eq!(proxy.losses(), 1);
+    assert_eq!(proxy.counts().lost, 1);
     // What was missed is hinted at, and so is what comes.
     hint(&mut wakeups).await;
     quiet(&mut wakeups).await;
@@ -217,17 +218,21 @@ async fn a_watch_goes_on_after_the_connection_was_lost() {
 #[tokio::test]
 async fn a_commit_is_two_requests_and_a_reading_one() {
     let Some(server) = shared() else { return };
-    let proxy = Proxy::before(server).await;
-    let store = open(&large(&proxy.url(&server.fresh()))).await;
+    let proxy = proxy(server);
+    let store = open(&large(&proxy.url_of(&server.fresh()))).await;
     let id = key("k");
     // The first ones make the folders. A later one forgets what is old, every 32.
     for _ in 0..200 {
         store.commit(&put("k", b"0")).await.unwrap();
     }
-    let step = async |what: &str, reads: usize, multis: usize, transaction: Transaction| {
-        proxy.reset();
+    let step = async |what: &str, reads: u64, multis: u64, transaction: Transaction| {
+        proxy.reset_counts();
         store.commit(&transaction).await.unwrap();
-        let counted = (proxy.count(op::READ), proxy.count(op::MULTI), proxy.total() - proxy.count(op::SYNC));
+        let counted = (
+            proxy.counts().of("multiRead"),
+            proxy.counts().of("multi"),
+            proxy.counts().total() - proxy.counts().of("sync"),
+        );
         assert_eq!(counted, (reads, multis, reads + multis), "{what}");
     };
     step("a put", 1, 1, put("k", b"1")).await;
@@ -237,19 +242,23 @@ async fn a_commit_is_two_requests_and_a_reading_one() {
     step("a transaction", 1, 1, transaction(many)).await;
     let refused = transaction(vec![("k", Condition::Absent, Change::Delete)]);
     step("a refusal", 1, 0, refused).await;
-    proxy.reset();
+    proxy.reset_counts();
     let (_, revision) = Values::get(&*store, &id).await.unwrap();
-    assert_eq!((proxy.count(op::READ), proxy.count(op::SYNC), proxy.total()), (1, 1, 2), "a reading");
-    proxy.reset();
+    assert_eq!(
+        (proxy.counts().of("multiRead"), proxy.counts().of("sync"), proxy.counts().total()),
+        (1, 1, 2),
+        "a reading"
+    );
+    proxy.reset_counts();
     store.changes(&prefix(""), revision).await.unwrap();
-    assert_eq!((proxy.count(op::READ), proxy.total()), (1, 2), "nothing has changed");
+    assert_eq!((proxy.counts().of("multiRead"), proxy.counts().total()), (1, 2), "nothing has changed");
     store.commit(&put("k", b"2")).await.unwrap();
-    proxy.reset();
+    proxy.reset_counts();
     assert_eq!(all(store.changes(&prefix(""), revision).await.unwrap()).len(), 1);
-    assert_eq!((proxy.count(op::READ), proxy.total()), (2, 3), "one has changed");
-    proxy.reset();
+    assert_eq!((proxy.counts().of("multiRead"), proxy.counts().total()), (2, 3), "one has changed");
+    proxy.reset_counts();
     assert_eq!(store.list(&prefix(""), None, 21).await.unwrap().entries.len(), 21);
-    assert_eq!((proxy.count(op::READ), proxy.total()), (2, 3), "a page");
+    assert_eq!((proxy.counts().of("multiRead"), proxy.counts().total()), (2, 3), "a page");
 }
 
 /// For every k, the request or the reply of the k-th request that writes is lost: the same transaction is done once.
@@ -257,8 +266,8 @@ async fn a_commit_is_two_requests_and_a_reading_one() {
 async fn a_lost_reply_is_found_again() {
     let Some(server) = shared() else { return };
     let place = server.fresh();
-    let proxy = Proxy::before(server).await;
-    let (store, sound) = (open(&large(&proxy.url(&place))).await, open(&large(&place)).await);
+    let proxy = proxy(server);
+    let (store, sound) = (open(&large(&proxy.url_of(&place))).await, open(&large(&place)).await);
     let mut version = done(sound.commit(&put("k", b"0")).await.unwrap());
     for (round, lose_reply) in [true, false, true, false].into_iter().enumerate() {
         let value = round.to_string();
@@ -267,9 +276,9 @@ async fn a_lost_reply_is_found_again() {
             ("gone", Condition::Absent, Change::Put(b"x".to_vec())),
         ]);
         if lose_reply {
-            proxy.lose_reply(op::MULTI, 1);
+            proxy.lose(Loss::reply(1).of("multi"));
         } else {
-            proxy.lose_request(op::MULTI, 1);
+            proxy.lose(Loss::request(1).of("multi"));
         }
         let error = store.commit(&write).await.unwrap_err();
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error}");
@@ -282,7 +291,7 @@ async fn a_lost_reply_is_found_again() {
         sound.commit(&transaction(vec![("gone", Condition::Any, Change::Delete)])).await.unwrap();
         version = next;
     }
-    assert_eq!(proxy.losses(), 4);
+    assert_eq!(proxy.counts().lost, 4);
 }
 
 #[tokio::test]
@@ -458,8 +467,8 @@ async fn a_stopped_server_fails_every_call_by_its_deadline() {
 #[tokio::test]
 async fn what_is_too_large_is_refused_before_it_is_sent() {
     let Some(server) = plain_server() else { return };
-    let proxy = Proxy::before(&server).await;
-    let store = open(&proxy.url(&server.fresh())).await;
+    let proxy = proxy(&server);
+    let store = open(&proxy.url_of(&server.fresh())).await;
     let keys: Vec<_> = (0..16).map(|number| number.to_string()).collect();
     let of = |count: usize| {
         let value = Change::Put(vec![7; limits::MAX_VALUE]);
@@ -467,12 +476,12 @@ async fn what_is_too_large_is_refused_before_it_is_sent() {
     };
     // Each value is sent twice.
     done(store.commit(&of(7)).await.unwrap());
-    let before = proxy.count(op::MULTI);
+    let before = proxy.counts().of("multi");
     for count in [8, 16] {
         let error = store.commit(&of(count)).await.unwrap_err();
         assert_eq!((error.kind(), error.effect()), (ErrorKind::TooLarge, Effect::None), "{error}");
     }
-    assert_eq!(proxy.count(op::MULTI), before, "it was sent");
+    assert_eq!(proxy.counts().of("multi"), before, "it was sent");
     // The connection is as good as before.
     done(store.commit(&of(1)).await.unwrap());
 }

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     LONG, NOTHING, grouped, item, one, parts, push, queue, receive, say, settle,
-    stores::{Brittle, Cut, hint, open, server, server_with, stop, until},
+    stores::{Cut, brittle, hint, open, open_by, server, server_with, stop, until},
 };
 
 /// Sends an operation again until it is answered.
@@ -328,10 +328,10 @@ async fn rights_on_our_own_keys_are_enough() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_break_lose_and_double_nothing() {
     let Some(server) = server() else { return };
-    let (queue, way) = (queue("brittle"), Brittle::start(&server, Duration::from_millis(40)).await);
+    let (queue, way) = (queue("brittle"), brittle(&server, Duration::from_millis(40)));
     let (mut producers, mut consumers) = (JoinSet::new(), JoinSet::new());
     for client in 0..2_u8 {
-        let (store, queue) = (way.open().await, queue.clone());
+        let (store, queue) = (open_by(&way).await, queue.clone());
         producers.spawn(async move {
             let mut random = Rng::with_seed(client.into());
             for number in 0..30_u8 {
@@ -349,7 +349,7 @@ async fn connections_that_break_lose_and_double_nothing() {
     }
     let done = Arc::new(Mutex::new(Vec::new()));
     for client in 0..2 {
-        let (store, queue, done) = (way.open().await, queue.clone(), Arc::clone(&done));
+        let (store, queue, done) = (open_by(&way).await, queue.clone(), Arc::clone(&done));
         consumers.spawn(async move {
             let (mut random, mut last) = (Rng::with_seed(client), None);
             loop {
@@ -408,7 +408,7 @@ async fn connections_that_break_lose_and_double_nothing() {
         assert!(numbers.is_sorted(), "{group}: {done:?}");
     }
     assert!(parts(&server).await.is_empty());
-    assert!(way.broken() > 20, "{} connections were broken", way.broken());
+    assert!(way.counts().resets > 20, "{} connections were broken", way.counts().resets);
 }
 
 /// The leader of three is killed, and later another one stopped, while clients work.

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use coord_conformance::servers::{Etcd, EtcdOptions, found};
+use coord_conformance::{
+    proxy::Proxy,
+    servers::{Etcd, EtcdOptions, found},
+};
 use coord_core::{
     Name, Namespace,
     spi::{Wakeup, Wakeups},
@@ -256,58 +259,21 @@ impl Drop for Cut {
     }
 }
 
-/// A way to the server whose connections break all the time, with requests and replies on them. It ends when it is dropped.
-pub(crate) struct Brittle {
-    port: u16,
-    broken: Arc<AtomicU32>,
-    task: tokio::task::JoinHandle<()>,
+/// A way to the server whose connections break all the time, each within so long, with requests and replies on them.
+pub(crate) fn brittle(server: &Etcd, longest: Duration) -> Proxy {
+    let way = Proxy::start(server.url()).unwrap();
+    way.shorten(longest);
+    way
 }
 
-impl Brittle {
-    /// A connection lasts for up to so long.
-    pub(crate) async fn start(server: &Etcd, longest: Duration) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (port, target) = (listener.local_addr().unwrap().port(), server.port());
-        let broken = Arc::new(AtomicU32::new(0));
-        let count = Arc::clone(&broken);
-        let task = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((mut client, _)) = listener.accept().await {
-                let count = Arc::clone(&count);
-                connections.spawn(async move {
-                    let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", target)).await else {
-                        return;
-                    };
-                    let life = longest.mul_f64(fastrand::f64());
-                    let copying = tokio::io::copy_bidirectional(&mut client, &mut server);
-                    if tokio::time::timeout(life, copying).await.is_err() {
-                        count.fetch_add(1, Ordering::Relaxed);
-                    }
-                });
+/// Opens a store over a way that breaks.
+pub(crate) async fn open_by(way: &Proxy) -> Arc<Store> {
+    let opening = async {
+        loop {
+            if let Ok(store) = Store::open(way.url()).await {
+                break store;
             }
-        });
-        Self { port, broken, task }
-    }
-
-    /// How many connections it has broken.
-    pub(crate) fn broken(&self) -> u32 {
-        self.broken.load(Ordering::Relaxed)
-    }
-
-    pub(crate) async fn open(&self) -> Arc<Store> {
-        let opening = async {
-            loop {
-                if let Ok(store) = Store::open(format!("etcd://127.0.0.1:{}", self.port)).await {
-                    break store;
-                }
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), opening).await.unwrap()
-    }
-}
-
-impl Drop for Brittle {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+        }
+    };
+    tokio::time::timeout(LONG, opening).await.unwrap()
 }

@@ -1,11 +1,12 @@
 //! What the tests of claims share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-pub(crate) mod proxy;
-
 use std::{sync::Arc, time::Duration};
 
-use coord_conformance::servers::{ZooKeeper, ZooKeeperOptions, found};
+use coord_conformance::{
+    proxy::{Counts, Options, Proxy, framing},
+    servers::{ZooKeeper, ZooKeeperOptions, found},
+};
 use coord_core::{
     Name, Namespace,
     spi::{ALL, Claim, ClaimId, Claims, Grant, Kind, LineId, Standing, Wakeup, Wakeups},
@@ -46,6 +47,36 @@ pub(crate) fn root(url: &str) -> &str {
 /// The driver itself, to look at what is there.
 pub(crate) async fn raw(url: &str) -> zookeeper_client::Client {
     zookeeper_client::Client::connect(hosts(url)).await.unwrap()
+}
+
+/// A way to the server of this URL that counts requests, and can be spoilt.
+pub(crate) fn proxy(url: &str) -> Proxy {
+    Proxy::start_with(url, Options::default().with_protocol(framing::ZooKeeper)).unwrap()
+}
+
+/// What went through when nothing has for a while, and forgets it. What opens and closes sessions is left out, and
+/// variants of one operation are taken together.
+pub(crate) async fn settled(proxy: &Proxy) -> Counts {
+    let mut last = None;
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let counts = proxy.counts();
+        let now = (counts.requests, counts.events);
+        if last.replace(now.clone()) == Some(now) {
+            break;
+        }
+    }
+    let mut counts = proxy.reset_counts();
+    for (name, count) in std::mem::take(&mut counts.requests) {
+        let name = match name.as_str() {
+            "auth" | "setWatches" | "setWatches2" | "closeSession" => continue,
+            "create2" | "createContainer" => "create",
+            "getChildren2" => "getChildren",
+            other => other,
+        };
+        *counts.requests.entry(name.into()).or_default() += count;
+    }
+    counts
 }
 
 pub(crate) const LONG: Duration = Duration::from_secs(30);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use coord_conformance::proxy::Loss;
 use coord_core::{
     clock::Clock,
     spi::jobs::{Delivered, ItemId, Jobs, NewItem, Receive, Settled, Word},
@@ -10,7 +11,7 @@ use fastrand::Rng;
 
 use crate::{
     item, one, push, queue, receive, say,
-    stores::{LONG, Proxy, fresh, large, op, open, shared, until},
+    stores::{LONG, fresh, large, open, proxy, shared, until},
 };
 
 /// What is expected of a queue whose operations come one after the other.
@@ -51,9 +52,9 @@ fn order(delivered: &Delivered) -> u32 {
 #[tokio::test]
 async fn who_follows_sees_what_there_is() {
     let Some(server) = shared() else { return };
-    let (place, proxy) = (server.fresh(), Proxy::before(server).await);
+    let (place, proxy) = (server.fresh(), proxy(server));
     let stores =
-        [open(&large(&proxy.url(&place))).await, open(&large(&place)).await, open(&large(&place)).await];
+        [open(&large(&proxy.url_of(&place))).await, open(&large(&place)).await, open(&large(&place)).await];
     let (queue, mut random, mut expected) = (queue("followed"), Rng::with_seed(7), Expected::default());
     let items = (0..300).map(|_| expected.push(&mut random)).collect();
     stores[1].push(&push(&queue, items)).await.unwrap();
@@ -61,7 +62,7 @@ async fn who_follows_sees_what_there_is() {
     for step in 0..400u32 {
         let store = &stores[random.usize(0..3)];
         if step % 50 == 25 {
-            proxy.lose_request(op::READ, 1);
+            proxy.lose(Loss::request(1).of("multiRead"));
             until("an answer", async || stores[0].stats(&queue).await.is_ok()).await;
         }
         match random.u8(0..8) {
@@ -94,7 +95,7 @@ async fn who_follows_sees_what_there_is() {
             }
         }
     }
-    assert_eq!(proxy.losses(), 8);
+    assert_eq!(proxy.counts().lost, 8);
 }
 
 /// A receive from a queue of many items, once it is followed, takes not much longer than one from a queue of few.

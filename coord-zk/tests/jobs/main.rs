@@ -8,6 +8,7 @@ mod stores;
 
 use std::{sync::Arc, time::Duration};
 
+use coord_conformance::proxy::Loss;
 use coord_core::{
     Effect, ErrorKind, limits,
     spi::jobs::{
@@ -16,7 +17,7 @@ use coord_core::{
     },
 };
 use stores::{
-    LONG, Proxy, fresh, large, name, namespace, nodes, op, open, path_of, plain_server, server, shared, until,
+    LONG, fresh, large, name, namespace, nodes, open, path_of, plain_server, proxy, server, shared, until,
 };
 
 fn queue(text: &str) -> QueueId {
@@ -311,19 +312,20 @@ fn neighbour(id: ItemId) -> [u8; 16] {
 #[tokio::test]
 async fn what_operations_cost() {
     let Some(server) = shared() else { return };
-    let proxy = Proxy::before(server).await;
-    let (store, queue) = (open(&large(&proxy.url(&server.fresh()))).await, queue("counted"));
+    let proxy = proxy(server);
+    let (store, queue) = (open(&large(&proxy.url_of(&server.fresh()))).await, queue("counted"));
     // The first one makes the folders, and opens the session for leases.
     store.push(&push(&queue, vec![item(b"x")])).await.unwrap();
     let taken = one(&*store, &queue).await;
     store.settle(&queue, &[say(&taken, Word::Ack)]).await.unwrap();
-    let counted = |what: &str, reads: usize, multis: usize| {
-        let writes = proxy.count(op::MULTI);
-        let others = proxy.total() - proxy.count(op::READ) - proxy.count(op::SYNC) - writes;
-        assert_eq!((proxy.count(op::READ), writes, others), (reads, multis, 0), "{what}");
-        proxy.reset();
+    let counted = |what: &str, reads: u64, multis: u64| {
+        let writes = proxy.counts().of("multi");
+        let others =
+            proxy.counts().total() - proxy.counts().of("multiRead") - proxy.counts().of("sync") - writes;
+        assert_eq!((proxy.counts().of("multiRead"), writes, others), (reads, multis, 0), "{what}");
+        proxy.reset_counts();
     };
-    proxy.reset();
+    proxy.reset_counts();
     for _ in 0..3 {
         store.push(&push(&queue, vec![item(b"x"), item(b"y")])).await.unwrap();
         counted("a push", 1, 1);
@@ -341,7 +343,7 @@ async fn what_operations_cost() {
             store.push(&push(&queue, vec![other])).await.unwrap();
             let taken = one(&*store, &queue).await;
             store.settle(&queue, &[say(&taken, Word::Ack)]).await.unwrap();
-            proxy.reset();
+            proxy.reset_counts();
             store.settle(&queue, &[say(&item, Word::Ack)]).await.unwrap();
             counted("an acknowledgement", 0, 1);
         }
@@ -356,16 +358,16 @@ async fn what_operations_cost() {
 #[tokio::test]
 async fn a_lost_reply_is_found_again() {
     let Some(server) = shared() else { return };
-    let (place, proxy) = (server.fresh(), Proxy::before(server).await);
-    let (store, sound) = (open(&large(&proxy.url(&place))).await, open(&large(&place)).await);
+    let (place, proxy) = (server.fresh(), proxy(server));
+    let (store, sound) = (open(&large(&proxy.url_of(&place))).await, open(&large(&place)).await);
     let queue = queue("lossy");
     sound.push(&push(&queue, vec![item(b"first")])).await.unwrap();
     let first = one(&*store, &queue).await;
     store.settle(&queue, &[say(&first, Word::Ack)]).await.unwrap();
     for lose_reply in [true, false] {
         let lose = || match lose_reply {
-            true => proxy.lose_reply(op::MULTI, 1),
-            false => proxy.lose_request(op::MULTI, 1),
+            true => proxy.lose(Loss::reply(1).of("multi")),
+            false => proxy.lose(Loss::request(1).of("multi")),
         };
         let pushing = push(&queue, vec![item(b"a"), item(b"b")]);
         lose();
@@ -396,21 +398,21 @@ async fn a_lost_reply_is_found_again() {
         assert_eq!(sound.stats(&queue).await.unwrap(), QueueStats { dead: 1, ..QueueStats::default() });
         assert_eq!(store.purge(&queue).await.unwrap(), 1);
     }
-    assert_eq!(proxy.losses(), 8);
+    assert_eq!(proxy.counts().lost, 8);
 }
 
 /// What nobody hears of is not kept for longer than it was leased for, though the session lives on.
 #[tokio::test]
 async fn a_receive_whose_answer_was_lost_ends_by_itself() {
     let Some(server) = shared() else { return };
-    let (place, proxy) = (server.fresh(), Proxy::before(server).await);
-    let (store, sound) = (open(&large(&proxy.url(&place))).await, open(&large(&place)).await);
+    let (place, proxy) = (server.fresh(), proxy(server));
+    let (store, sound) = (open(&large(&proxy.url_of(&place))).await, open(&large(&place)).await);
     let queue = queue("unheard");
     sound.push(&push(&queue, vec![item(b"a")])).await.unwrap();
     let other = Receive { visibility: Duration::from_secs(2), ..receive(&queue, 1) };
     assert_eq!(store.receive(&other).await.unwrap().deliveries.len(), 1);
     sound.push(&push(&queue, vec![item(b"b")])).await.unwrap();
-    proxy.lose_reply(op::MULTI, 1);
+    proxy.lose(Loss::reply(1).of("multi"));
     let lost = Receive { id: ItemId::random(), ..other };
     assert_eq!(store.receive(&lost).await.unwrap_err().effect(), Effect::Unknown);
     assert_eq!(sound.stats(&queue).await.unwrap().in_flight, 2);

@@ -1,18 +1,17 @@
 //! What the tests of values and jobs share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-mod proxy;
-
 use std::{sync::Arc, time::Duration};
 
-use coord_conformance::servers::{ZooKeeper, ZooKeeperOptions, found};
+use coord_conformance::{
+    proxy::{Options, Proxy, framing},
+    servers::{ZooKeeper, ZooKeeperOptions, found},
+};
 use coord_core::{
     Name, Namespace,
     spi::{Wakeup, Wakeups},
 };
 use coord_zk::Store;
-
-pub(crate) use self::proxy::{Proxy, op};
 
 /// A server of the test's own that takes large requests; `None`, with the reason told, if this host has none and need not
 /// have one.
@@ -30,6 +29,11 @@ pub(crate) fn plain_server() -> Option<ZooKeeper> {
 pub(crate) fn shared() -> Option<&'static ZooKeeper> {
     static SHARED: std::sync::OnceLock<Option<ZooKeeper>> = std::sync::OnceLock::new();
     SHARED.get_or_init(server).as_ref()
+}
+
+/// A way to the server that counts requests, and loses those that it is told to.
+pub(crate) fn proxy(server: &ZooKeeper) -> Proxy {
+    Proxy::start_with(server.url(), Options::default().with_protocol(framing::ZooKeeper)).unwrap()
 }
 
 /// The URL of a store that takes large requests.
