@@ -60,7 +60,12 @@ pub(super) fn create(kind: &str, owner: Option<Owner>) -> io::Result<PathBuf> {
 
 /// Writes a file that only the server reads.
 pub(super) fn write(path: &Path, text: &str, owner: Option<Owner>) -> io::Result<()> {
-    std::fs::write(path, text)?;
+    write_bytes(path, text.as_bytes(), owner)
+}
+
+/// The same, of bytes.
+pub(super) fn write_bytes(path: &Path, bytes: &[u8], owner: Option<Owner>) -> io::Result<()> {
+    std::fs::write(path, bytes)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     give(path, owner)
 }

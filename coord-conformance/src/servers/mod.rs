@@ -19,10 +19,12 @@
 //! A conformance test hands on what `start` says from [`Backend::open`](crate::Backend::open), by `?`. Other tests can run
 //! under [`tests`].
 
+mod clock;
 #[cfg(feature = "containers")]
 mod container;
 mod etcd;
 mod folder;
+mod namespaces;
 pub(crate) mod network;
 mod node;
 mod postgres;
@@ -38,7 +40,9 @@ use coord_core::clock::Clock;
 use libtest_mimic::{Arguments, Completion, Trial};
 
 pub use self::{
+    clock::ServerClock,
     etcd::{Etcd, EtcdCluster, EtcdOptions},
+    namespaces::Network,
     postgres::{PgBouncer, Postgres, PostgresOptions},
     redis::{Redis, RedisOptions},
     zookeeper::{ZooKeeper, ZooKeeperEnsemble, ZooKeeperOptions},

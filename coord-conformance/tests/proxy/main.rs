@@ -5,6 +5,8 @@ mod echo;
 mod losses;
 mod passing;
 mod redis;
+#[path = "../session/mod.rs"]
+mod session;
 mod zookeeper;
 
 use std::{
@@ -65,6 +67,15 @@ impl Client {
     fn is_reset(&mut self) {
         let error = self.0.read(&mut [0]).expect_err("something came, or the end");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    }
+}
+
+/// Who connects is reset, perhaps before it is known that there is a connection.
+#[track_caller]
+fn is_reset_at(address: SocketAddr) {
+    match Client::try_to(address) {
+        Ok(mut client) => client.is_reset(),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
     }
 }
 

@@ -12,7 +12,7 @@ use coord_conformance::proxy::{Options, Proxy, Way};
 use crate::{
     Client,
     echo::{Echo, End},
-    until,
+    is_reset_at, until,
 };
 
 fn before(echo: &Echo) -> Proxy {
@@ -71,7 +71,7 @@ fn without_a_server_a_connection_is_reset() {
     let nobody = before(&echo);
     nobody.refuse();
     let proxy = Proxy::start(nobody.url()).unwrap();
-    Client::to(proxy.addr()).is_reset();
+    is_reset_at(proxy.addr());
     nobody.heal();
     Client::to(proxy.addr()).echoes("a");
 }
@@ -277,7 +277,7 @@ fn shortened_connections_end_one_after_the_other() {
     proxy.shorten(Duration::from_millis(50));
     old.is_reset();
     for _ in 0..10 {
-        Client::to(proxy.addr()).is_reset();
+        is_reset_at(proxy.addr());
     }
     assert_eq!(proxy.counts().resets, 11);
     proxy.heal();

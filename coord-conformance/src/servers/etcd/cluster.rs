@@ -1,10 +1,10 @@
 //! Clusters of three.
 
-use std::{io, time::Duration};
+use std::{io, net::Ipv4Addr, time::Duration};
 
 use super::{
-    super::{Unavailable, network::Port, node, poll},
-    Etcd, EtcdOptions,
+    super::{Unavailable, namespaces::Network, network::Port, node, poll},
+    Etcd, EtcdOptions, Start,
     options::Addresses,
     program,
 };
@@ -25,6 +25,18 @@ impl EtcdCluster {
     /// # Errors
     /// If there is no program of etcd, or they do not start.
     pub fn start(options: &EtcdOptions) -> Result<Self, Unavailable> {
+        Self::run(options, None)
+    }
+
+    /// The same, with each member on the host of its number in this network, which has at least three.
+    ///
+    /// # Errors
+    /// As of [`EtcdCluster::start`].
+    pub fn start_in(network: &Network, options: &EtcdOptions) -> Result<Self, Unavailable> {
+        Self::run(options, Some(network))
+    }
+
+    fn run(options: &EtcdOptions, network: Option<&Network>) -> Result<Self, Unavailable> {
         let program = program()?;
         let start = || {
             node::on_a_free_port(|first| {
@@ -34,18 +46,21 @@ impl EtcdCluster {
                 }
                 let addresses: Vec<_> = ports
                     .chunks(3)
-                    .map(|ports| Addresses {
+                    .enumerate()
+                    .map(|(at, ports)| Addresses {
+                        host: network.map_or(Ipv4Addr::LOCALHOST, |network| network.address(at)),
                         client: ports[0].number(),
                         peer: ports[1].number(),
                         metrics: ports[2].number(),
                     })
                     .collect();
+                let start = Start { options, program: &program, members: &addresses, network };
                 let mut members = Vec::new();
                 for at in 0..MEMBERS {
                     let rest = ports.split_off(3);
                     let others = ports.split_off(1);
                     let port = ports.pop().ok_or(io::ErrorKind::AddrInUse)?;
-                    members.push(Etcd::spawn(options, &program, at, &addresses, port, others)?);
+                    members.push(Etcd::spawn(&start, at, port, others)?);
                     ports = rest;
                 }
                 let cluster = Self { members };
@@ -62,7 +77,7 @@ impl EtcdCluster {
     pub fn url(&self) -> String {
         let mut url = self.members[0].url();
         for member in &self.members[1..] {
-            url.push_str(&format!(",127.0.0.1:{}", member.port()));
+            url.push_str(&format!(",{}", member.address()));
         }
         url
     }

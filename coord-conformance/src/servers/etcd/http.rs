@@ -3,35 +3,34 @@
 use std::{
     fmt::Write as _,
     io::{self, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is at this path of the server on this port.
+/// What is at this path of the server at this address.
 ///
 /// # Errors
 /// If it cannot be reached or answers anything but 200; the text is then what it answered.
-pub(super) fn get(port: u16, path: &str) -> io::Result<String> {
-    exchange(port, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"))
+pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+    exchange(address, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"))
 }
 
 /// What the server answers to this JSON.
 ///
 /// # Errors
 /// As [`get`].
-pub(super) fn post(port: u16, path: &str, json: &str) -> io::Result<String> {
+pub(super) fn post(address: SocketAddr, path: &str, json: &str) -> io::Result<String> {
     let length = json.len();
     exchange(
-        port,
+        address,
         &format!("POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{json}"),
     )
 }
 
-fn exchange(port: u16, request: &str) -> io::Result<String> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+fn exchange(address: SocketAddr, request: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(request.as_bytes())?;

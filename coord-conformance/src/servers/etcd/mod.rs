@@ -7,6 +7,7 @@ mod options;
 use std::{
     collections::BTreeMap,
     io,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -19,6 +20,7 @@ pub use self::{cluster::EtcdCluster, options::EtcdOptions};
 use super::container::{self, Container};
 use super::{
     Unavailable, folder,
+    namespaces::Network,
     network::Port,
     node::{self, Node},
     process::{Guard, Plan, Process},
@@ -33,6 +35,16 @@ const PASSWORD: &str = "secret";
 #[cfg(feature = "containers")]
 const CONTAINER_PORT: u16 = 2379;
 
+/// How members of one cluster are started.
+#[derive(Clone, Copy)]
+struct Start<'a> {
+    options: &'a EtcdOptions,
+    program: &'a Path,
+    members: &'a [Addresses],
+    /// Where each is on a host of its own.
+    network: Option<&'a Network>,
+}
+
 /// An etcd server, a cluster of one or a member of one. One that was started ends, and its folder is removed, when this is
 /// dropped or when this process ends, however it ends.
 #[derive(Debug)]
@@ -40,6 +52,7 @@ pub struct Etcd {
     node: Node,
     /// With the password of the user who may do everything.
     url: Url,
+    host: Ipv4Addr,
     /// Where it tells how it is.
     metrics: u16,
     /// Held, so that nobody else gets them.
@@ -54,7 +67,8 @@ impl Etcd {
     pub fn start(options: &EtcdOptions) -> Result<Self, Unavailable> {
         if let Some(url) = node::given(GIVEN)?.filter(|_| *options == EtcdOptions::default()) {
             let metrics = url.port().unwrap_or(2379);
-            return Ok(Self { node: Node::Given, url, metrics, _ports: Vec::new() });
+            let host = Ipv4Addr::LOCALHOST;
+            return Ok(Self { node: Node::Given, url, host, metrics, _ports: Vec::new() });
         }
         match program() {
             Ok(program) => {
@@ -93,8 +107,9 @@ impl Etcd {
         let container = container.map_err(|error| Unavailable::new(format!("{no_program}; {error}")))?;
         let start = || {
             let port = container.port();
-            let url = url(options, port)?;
-            let server = Self { node: Node::Container(container), url, metrics: port, _ports: Vec::new() };
+            let (host, url) = (Ipv4Addr::LOCALHOST, url(options, Ipv4Addr::LOCALHOST, port)?);
+            let node = Node::Container(container);
+            let server = Self { node, url, host, metrics: port, _ports: Vec::new() };
             server.until_ready()?;
             server.add_users(options)?;
             Ok(server)
@@ -105,9 +120,14 @@ impl Etcd {
     fn run(options: &EtcdOptions, program: &Path) -> io::Result<Self> {
         node::on_a_free_port(|port| {
             let others = [Port::reserve()?, Port::reserve()?];
-            let addresses =
-                Addresses { client: port.number(), peer: others[0].number(), metrics: others[1].number() };
-            let server = Self::spawn(options, program, 0, &[addresses], port, others)?;
+            let addresses = Addresses {
+                host: Ipv4Addr::LOCALHOST,
+                client: port.number(),
+                peer: others[0].number(),
+                metrics: others[1].number(),
+            };
+            let start = Start { options, program, members: &[addresses], network: None };
+            let server = Self::spawn(&start, 0, port, others)?;
             server.until_ready()?;
             server.add_users(options)?;
             Ok(server)
@@ -115,14 +135,8 @@ impl Etcd {
     }
 
     /// Starts the program and does not wait for it.
-    fn spawn(
-        options: &EtcdOptions,
-        program: &Path,
-        at: usize,
-        members: &[Addresses],
-        port: Port,
-        others: impl Into<Vec<Port>>,
-    ) -> io::Result<Self> {
+    fn spawn(start: &Start<'_>, at: usize, port: Port, others: impl Into<Vec<Port>>) -> io::Result<Self> {
+        let Start { options, program, members, network } = *start;
         let folder = folder::create("etcd", None)?;
         // From here on the folder is looked after, until the server's own supervisor does.
         let guard = Guard::new(&folder, None)?;
@@ -130,16 +144,14 @@ impl Etcd {
             tls::write(&folder, None)?;
         }
         let arguments = options.arguments(at, members).into_iter().map(Into::into);
-        let command = std::iter::once(program.into()).chain(arguments).collect();
+        let mut command = network.map(|network| network.enter(at)).unwrap_or_default();
+        command.push(program.into());
+        command.extend(arguments);
         let process = Process::start(Plan { folder, command, owner: None, end: Signal::SIGKILL })?;
         guard.leave()?;
-        let url = url(options, port.number())?;
-        Ok(Self {
-            node: Node::Program(process, port),
-            url,
-            metrics: members[at].metrics,
-            _ports: others.into(),
-        })
+        let Addresses { host, metrics, .. } = members[at];
+        let url = url(options, host, port.number())?;
+        Ok(Self { node: Node::Program(process, port), url, host, metrics, _ports: others.into() })
     }
 
     /// The URL for the user who may do everything: `etcd://127.0.0.1:<port>`, or `etcds://` if it speaks TLS.
@@ -152,6 +164,12 @@ impl Etcd {
     #[must_use]
     pub fn url_as(&self, user: &str, password: &str) -> String {
         node::with_user(&self.url, user, password)
+    }
+
+    /// Where it listens to clients: an address of this machine, unless it is in a network of hosts of its own.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        (self.host, self.port()).into()
     }
 
     /// The port on which it listens to clients.
@@ -211,7 +229,7 @@ impl Etcd {
     /// # Errors
     /// If it cannot be reached.
     pub fn metrics(&self) -> io::Result<BTreeMap<String, f64>> {
-        let text = http::get(self.metrics, "/metrics")?;
+        let text = http::get((self.host, self.metrics).into(), "/metrics")?;
         let line = |line: &str| {
             let (name, number) = line.rsplit_once(' ')?;
             Some((name.to_owned(), number.parse().ok()?))
@@ -256,7 +274,7 @@ impl Etcd {
     /// Whether it can serve: it has a leader and a majority of the members.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        http::get(self.metrics, "/health").is_ok_and(|health| health.contains("true"))
+        http::get((self.host, self.metrics).into(), "/health").is_ok_and(|health| health.contains("true"))
     }
 
     /// Waits until it can serve.
@@ -271,7 +289,8 @@ impl Etcd {
         if options.tls {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the suite does not speak TLS itself"));
         }
-        let ask = |path: &str, json: String| http::post(self.port(), path, &json).map(drop);
+        let address = (self.host, self.port()).into();
+        let ask = |path: &str, json: String| http::post(address, path, &json).map(drop);
         ask("/v3/auth/user/add", format!(r#"{{"name":"root","password":"{PASSWORD}"}}"#))?;
         ask("/v3/auth/user/grant", r#"{"user":"root","role":"root"}"#.into())?;
         for (name, password, prefixes) in &options.users {
@@ -296,9 +315,9 @@ fn program() -> Result<PathBuf, Unavailable> {
     program::find("etcd", &[], "etcd-server")
 }
 
-fn url(options: &EtcdOptions, port: u16) -> io::Result<Url> {
+fn url(options: &EtcdOptions, host: Ipv4Addr, port: u16) -> io::Result<Url> {
     let scheme = if options.tls { "etcds" } else { "etcd" };
-    let url = Url::parse(&format!("{scheme}://127.0.0.1:{port}")).map_err(io::Error::other)?;
+    let url = Url::parse(&format!("{scheme}://{host}:{port}")).map_err(io::Error::other)?;
     if options.users.is_empty() {
         return Ok(url);
     }

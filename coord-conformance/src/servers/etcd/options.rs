@@ -1,5 +1,7 @@
 //! How an etcd server is to be.
 
+use std::net::Ipv4Addr;
+
 use super::super::tls;
 
 /// How an etcd server is to be. The default lets everyone in.
@@ -51,6 +53,7 @@ impl EtcdOptions {
 /// The addresses of one member.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Addresses {
+    pub(super) host: Ipv4Addr,
     pub(super) client: u16,
     pub(super) peer: u16,
     pub(super) metrics: u16,
@@ -64,21 +67,21 @@ pub(super) fn name(at: usize) -> String {
 impl EtcdOptions {
     /// The arguments of the member at this place of a cluster. Its timers are short, so that a new leader is found soon.
     pub(super) fn arguments(&self, at: usize, members: &[Addresses]) -> Vec<String> {
-        let Addresses { client, peer, metrics } = members[at];
+        let Addresses { host, client, peer, metrics } = members[at];
         let scheme = if self.tls { "https" } else { "http" };
         let cluster: Vec<_> = members
             .iter()
             .enumerate()
-            .map(|(at, member)| format!("{}=http://127.0.0.1:{}", name(at), member.peer))
+            .map(|(at, member)| format!("{}=http://{}:{}", name(at), member.host, member.peer))
             .collect();
         let mut arguments = vec![
             format!("--name={}", name(at)),
             "--data-dir=data".into(),
-            format!("--listen-client-urls={scheme}://127.0.0.1:{client}"),
-            format!("--advertise-client-urls={scheme}://127.0.0.1:{client}"),
-            format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
-            format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
-            format!("--listen-metrics-urls=http://127.0.0.1:{metrics}"),
+            format!("--listen-client-urls={scheme}://{host}:{client}"),
+            format!("--advertise-client-urls={scheme}://{host}:{client}"),
+            format!("--listen-peer-urls=http://{host}:{peer}"),
+            format!("--initial-advertise-peer-urls=http://{host}:{peer}"),
+            format!("--listen-metrics-urls=http://{host}:{metrics}"),
             // So that clusters that follow each other on one port do not take each other for the same.
             format!("--initial-cluster-token=coord-{}-{}", std::process::id(), members[0].peer),
             format!("--initial-cluster={}", cluster.join(",")),

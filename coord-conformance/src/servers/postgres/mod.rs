@@ -20,7 +20,9 @@ pub use self::{options::PostgresOptions, pooler::PgBouncer};
 #[cfg(feature = "containers")]
 use super::container::{self, Container};
 use super::{
-    Unavailable, folder,
+    Unavailable,
+    clock::ServerClock,
+    folder,
     node::{self, Node},
     process::{Guard, Plan, Process},
     tls,
@@ -40,6 +42,7 @@ pub struct Postgres {
     node: Node,
     url: Url,
     programs: PathBuf,
+    clock: Option<ServerClock>,
 }
 
 impl Postgres {
@@ -49,7 +52,10 @@ impl Postgres {
     /// If there is none, or it does not start.
     pub fn start(options: &PostgresOptions) -> Result<Self, Unavailable> {
         if let Some(url) = node::given(GIVEN)?.filter(|_| *options == PostgresOptions::default()) {
-            return Ok(Self { node: Node::Given, url, programs: PathBuf::new() });
+            return Ok(Self { node: Node::Given, url, programs: PathBuf::new(), clock: None });
+        }
+        if options.clock {
+            ServerClock::available()?;
         }
         match template() {
             Ok(template) => Self::run(options, template)
@@ -68,13 +74,15 @@ impl Postgres {
             options.configure(&folder, port.number(), template.owner)?;
             template.prepare(&folder, &options.preparation())?;
             let url = url(port.number())?;
-            let command = vec![template.programs.join("postgres").into(), "-D".into(), "data".into()];
+            let clock = options.clock.then(|| ServerClock::install(&folder, template.owner)).transpose()?;
+            let mut command = if clock.is_some() { ServerClock::before(&folder).into() } else { Vec::new() };
+            command.extend([template.programs.join("postgres").into(), "-D".into(), "data".into()]);
             // Quitting ends all its processes at once and removes its shared memory; killing does not.
             let plan = Plan { folder, command, owner: template.owner, end: Signal::SIGQUIT };
             let process = Process::start(plan)?;
             guard.leave()?;
             let programs = template.programs.clone();
-            let server = Self { node: Node::Program(process, port), url, programs };
+            let server = Self { node: Node::Program(process, port), url, programs, clock };
             server.until_ready()?;
             Ok(server)
         })
@@ -90,6 +98,9 @@ impl Postgres {
         if options.tls {
             return Err(Unavailable::new(format!("{no_program}; TLS in a container is not offered")));
         }
+        if options.clock {
+            return Err(Unavailable::new(format!("{no_program}; a clock in a container is not offered")));
+        }
         let settings = options.settings().into_iter();
         let settings = settings.flat_map(|(name, value)| ["-c".into(), format!("{name}={value}")]);
         let container = Container::start(container::Plan {
@@ -104,7 +115,8 @@ impl Postgres {
         let container = container.map_err(|error| Unavailable::new(format!("{no_program}; {error}")))?;
         let start = || {
             let url = url(container.port())?;
-            let server = Self { node: Node::Container(container), url, programs: PathBuf::new() };
+            let node = Node::Container(container);
+            let server = Self { node, url, programs: PathBuf::new(), clock: None };
             server.until_ready()?;
             for statement in options.preparation() {
                 server.query(&statement)?;
@@ -142,6 +154,12 @@ impl Postgres {
     #[must_use]
     pub fn authority(&self) -> Option<PathBuf> {
         self.node.folder().map(|folder| folder.join(tls::AUTHORITY)).filter(|path| path.exists())
+    }
+
+    /// Its clock, if it was started with one that can be stepped.
+    #[must_use]
+    pub fn clock(&self) -> Option<&ServerClock> {
+        self.clock.as_ref()
     }
 
     /// The process id of the server's first process, if it is a program of this host.

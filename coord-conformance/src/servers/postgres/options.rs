@@ -16,6 +16,8 @@ pub struct PostgresOptions {
     pub own: bool,
     /// Whether it speaks TLS, and nothing else, with clients that come by TCP.
     pub tls: bool,
+    /// Whether its clock can be stepped.
+    pub clock: bool,
     /// Whether a commit waits for the disk.
     pub fsync: bool,
     /// Further users, who may log in and have no rights but those of everyone: a name and a password.
@@ -31,6 +33,13 @@ impl PostgresOptions {
     #[must_use]
     pub fn with_own(mut self) -> Self {
         self.own = true;
+        self
+    }
+
+    /// With a [clock](crate::servers::ServerClock) that the test may step.
+    #[must_use]
+    pub fn with_clock(mut self) -> Self {
+        self.clock = true;
         self
     }
 

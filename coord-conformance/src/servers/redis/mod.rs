@@ -18,7 +18,9 @@ pub use self::{options::RedisOptions, wire::Reply};
 #[cfg(feature = "containers")]
 use super::container::{self, Container};
 use super::{
-    Unavailable, folder,
+    Unavailable,
+    clock::ServerClock,
+    folder,
     node::{self, Node},
     process::{Guard, Plan, Process},
     program, tls,
@@ -41,6 +43,7 @@ pub struct Redis {
     node: Node,
     /// With the default user's password.
     url: Url,
+    clock: Option<ServerClock>,
 }
 
 impl Redis {
@@ -50,7 +53,10 @@ impl Redis {
     /// If there is none, or it does not start.
     pub fn start(options: &RedisOptions) -> Result<Self, Unavailable> {
         if let Some(url) = node::given(GIVEN)?.filter(|_| *options == RedisOptions::default()) {
-            return Ok(Self { node: Node::Given, url });
+            return Ok(Self { node: Node::Given, url, clock: None });
+        }
+        if options.clock {
+            ServerClock::available()?;
         }
         match program::find("redis-server", &[], "redis-server") {
             Ok(program) => Self::run(options, &program)
@@ -69,6 +75,9 @@ impl Redis {
         if options.tls {
             return Err(Unavailable::new(format!("{no_program}; TLS in a container is not offered")));
         }
+        if options.clock {
+            return Err(Unavailable::new(format!("{no_program}; a clock in a container is not offered")));
+        }
         let mut configuration = options.configuration(CONTAINER_PORT);
         configuration.push_str("protected-mode no\n");
         let container = Container::start(container::Plan {
@@ -83,7 +92,7 @@ impl Redis {
         let container = container.map_err(|error| Unavailable::new(format!("{no_program}; {error}")))?;
         let broken = |error: io::Error| Unavailable::broken(format!("redis in a container: {error}"));
         let url = options.url(container.port()).map_err(broken)?;
-        let server = Self { node: Node::Container(container), url };
+        let server = Self { node: Node::Container(container), url, clock: None };
         server.until_ready().map_err(broken)?;
         Ok(server)
     }
@@ -100,10 +109,12 @@ impl Redis {
                 tls::write(&folder, None)?;
             }
             let url = options.url(port.number())?;
-            let command = vec![program.into(), "redis.conf".into()];
+            let clock = options.clock.then(|| ServerClock::install(&folder, None)).transpose()?;
+            let mut command = if clock.is_some() { ServerClock::before(&folder).into() } else { Vec::new() };
+            command.extend([program.into(), "redis.conf".into()]);
             let process = Process::start(Plan { folder, command, owner: None, end: Signal::SIGKILL })?;
             guard.leave()?;
-            let server = Self { node: Node::Program(process, port), url };
+            let server = Self { node: Node::Program(process, port), url, clock };
             server.until_ready()?;
             Ok(server)
         })
@@ -138,6 +149,12 @@ impl Redis {
     #[must_use]
     pub fn authority(&self) -> Option<PathBuf> {
         self.node.folder().map(|folder| folder.join(tls::AUTHORITY)).filter(|path| path.exists())
+    }
+
+    /// Its clock, if it was started with one that can be stepped.
+    #[must_use]
+    pub fn clock(&self) -> Option<&ServerClock> {
+        self.clock.as_ref()
     }
 
     /// The server's process id, if it is a program of this host.

@@ -14,6 +14,8 @@ pub struct RedisOptions {
     pub own: bool,
     /// Whether it speaks TLS, and nothing else.
     pub tls: bool,
+    /// Whether its clock can be stepped.
+    pub clock: bool,
     /// The password of the default user.
     pub password: Option<String>,
     /// Further users: a name and its rules, as in `ACL SETUSER`.
@@ -27,6 +29,13 @@ impl RedisOptions {
     #[must_use]
     pub fn with_own(mut self) -> Self {
         self.own = true;
+        self
+    }
+
+    /// With a [clock](crate::servers::ServerClock) that the test may step.
+    #[must_use]
+    pub fn with_clock(mut self) -> Self {
+        self.clock = true;
         self
     }
 

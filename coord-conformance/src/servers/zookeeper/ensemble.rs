@@ -1,10 +1,10 @@
 //! Three servers that are one.
 
-use std::{fmt::Write, io, sync::OnceLock};
+use std::{fmt::Write, io, net::Ipv4Addr, sync::OnceLock};
 
 use super::{
-    super::{Unavailable, network::Port, poll},
-    ZooKeeper, ZooKeeperOptions, fresh_place, java,
+    super::{Unavailable, namespaces::Network, network::Port, poll},
+    Member, ZooKeeper, ZooKeeperOptions, fresh_place, java,
 };
 
 /// An ensemble of three servers on this host, which end with this process, however it ends.
@@ -21,11 +21,23 @@ impl ZooKeeperEnsemble {
     /// # Errors
     /// If there is no ZooKeeper, or it does not start.
     pub fn start(options: &ZooKeeperOptions) -> Result<Self, Unavailable> {
-        let java = java::find()?;
+        Self::start_anywhere(options, None)
+    }
+
+    /// The same, with each server on the host of its index in this network, which has at least three.
+    ///
+    /// # Errors
+    /// As of [`ZooKeeperEnsemble::start`].
+    pub fn start_in(network: &Network, options: &ZooKeeperOptions) -> Result<Self, Unavailable> {
+        Self::start_anywhere(options, Some(network))
+    }
+
+    fn start_anywhere(options: &ZooKeeperOptions, network: Option<&Network>) -> Result<Self, Unavailable> {
+        let java = super::java(options)?;
         let mut tries = 0;
         loop {
             tries += 1;
-            match Self::run(&java, options) {
+            match Self::run(&java, options, network) {
                 Ok(ensemble) => return Ok(ensemble),
                 // Somebody may have been faster with a port.
                 Err(_) if tries < 3 => {}
@@ -43,15 +55,17 @@ impl ZooKeeperEnsemble {
         SHARED.get_or_init(|| Self::start(&ZooKeeperOptions::default())).as_ref().map_err(Clone::clone)
     }
 
-    fn run(java: &java::Java, options: &ZooKeeperOptions) -> io::Result<Self> {
+    fn run(java: &java::Java, options: &ZooKeeperOptions, network: Option<&Network>) -> io::Result<Self> {
+        let host = |at| network.map_or(Ipv4Addr::LOCALHOST, |network: &Network| network.address(at));
         let ports: Vec<_> = (0..6).map(|_| Port::reserve()).collect::<io::Result<_>>()?;
         let mut members = String::new();
         for (number, pair) in ports.chunks(2).enumerate() {
             // Writing to a string does not fail.
             let _ = writeln!(
                 members,
-                "server.{}=127.0.0.1:{}:{}",
+                "server.{}={}:{}:{}",
                 number + 1,
+                host(number),
                 pair[0].number(),
                 pair[1].number()
             );
@@ -59,8 +73,9 @@ impl ZooKeeperEnsemble {
         let mut servers = Vec::new();
         for id in 1..=3 {
             let port = Port::reserve()?;
-            let configuration = format!("{}{members}", options.configuration(port.number()));
-            servers.push(ZooKeeper::launch(java, options, port, &configuration, Some(id))?);
+            let configuration = format!("{}{members}", options.configuration(host(id - 1), port.number()));
+            let member = Member { id, network };
+            servers.push(ZooKeeper::launch(java, options, port, &configuration, Some(member))?);
         }
         let ensemble = Self { servers, _ports: ports };
         for server in &ensemble.servers {
@@ -72,8 +87,7 @@ impl ZooKeeperEnsemble {
     /// The URL of all three: `zk://127.0.0.1:<port>,127.0.0.1:<port>,127.0.0.1:<port>`.
     #[must_use]
     pub fn url(&self) -> String {
-        let hosts: Vec<_> =
-            self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
+        let hosts: Vec<_> = self.servers.iter().map(|server| server.address().to_string()).collect();
         format!("zk://{}", hosts.join(","))
     }
 

@@ -7,7 +7,7 @@ mod options;
 use std::{
     collections::BTreeMap,
     io::{self, Read, Write},
-    net::{Ipv4Addr, Shutdown, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     sync::OnceLock,
     time::Duration,
@@ -17,7 +17,10 @@ use nix::sys::signal::Signal;
 
 pub use self::{ensemble::ZooKeeperEnsemble, options::ZooKeeperOptions};
 use super::{
-    Unavailable, folder,
+    Unavailable,
+    clock::ServerClock,
+    folder,
+    namespaces::Network,
     network::Port,
     node::{self, Node},
     process::{Guard, Plan, Process},
@@ -37,9 +40,20 @@ pub struct ZooKeeper {
     node: Node,
     /// Without a path: `zk://host:port`.
     url: String,
+    host: Ipv4Addr,
     port: u16,
     /// On which it speaks TLS.
     secure: Option<Port>,
+    clock: Option<ServerClock>,
+}
+
+/// Which one of several it is.
+#[derive(Clone, Copy)]
+struct Member<'a> {
+    /// From one.
+    id: usize,
+    /// Where each is on a host of its own.
+    network: Option<&'a Network>,
 }
 
 impl ZooKeeper {
@@ -51,12 +65,13 @@ impl ZooKeeper {
         if *options == ZooKeeperOptions::default()
             && let Some(url) = given()?
         {
-            return Ok(Self { node: Node::Given, url, port: 0, secure: None });
+            let host = Ipv4Addr::LOCALHOST;
+            return Ok(Self { node: Node::Given, url, host, port: 0, secure: None, clock: None });
         }
-        let java = java::find()?;
+        let java = java(options)?;
         let run = |port: Port| {
             let number = port.number();
-            Self::run(&java, options, port, &options.configuration(number))
+            Self::run(&java, options, port, &options.configuration(Ipv4Addr::LOCALHOST, number))
         };
         node::on_a_free_port(run).map_err(|error| Unavailable::broken(format!("zookeeper: {error}")))
     }
@@ -88,7 +103,7 @@ impl ZooKeeper {
         options: &ZooKeeperOptions,
         port: Port,
         configuration: &str,
-        id: Option<usize>,
+        member: Option<Member<'_>>,
     ) -> io::Result<Self> {
         let folder = folder::create("zk", None)?;
         // From here on the folder is looked after, until the server's own supervisor does.
@@ -96,15 +111,23 @@ impl ZooKeeper {
         let mut configuration = format!("{configuration}dataDir={}\n", folder.display());
         let secure = if options.tls { Some(secure(&folder, &mut configuration)?) } else { None };
         folder::write(&folder.join("zoo.cfg"), &configuration, None)?;
-        if let Some(id) = id {
+        let (mut host, mut command) = (Ipv4Addr::LOCALHOST, Vec::new());
+        if let Some(Member { id, network }) = member {
             folder::write(&folder.join("myid"), &id.to_string(), None)?;
+            if let Some(network) = network {
+                (host, command) = (network.address(id - 1), network.enter(id - 1));
+            }
         }
-        let command = java.command(&options.properties);
+        let clock = options.clock.then(|| ServerClock::install(&folder, None)).transpose()?;
+        if clock.is_some() {
+            command.extend(ServerClock::before(&folder));
+        }
+        command.extend(java.command(&options.properties));
         let number = port.number();
         let process = Process::start(Plan { folder, command, owner: None, end: Signal::SIGKILL })?;
         guard.leave()?;
-        let url = format!("zk://127.0.0.1:{number}");
-        Ok(Self { node: Node::Program(process, port), url, port: number, secure })
+        let url = format!("zk://{host}:{number}");
+        Ok(Self { node: Node::Program(process, port), url, host, port: number, secure, clock })
     }
 
     /// The URL of the server: `zk://127.0.0.1:<port>`.
@@ -131,10 +154,23 @@ impl ZooKeeper {
         self.node.folder().map(|folder| folder.join(tls::AUTHORITY)).filter(|path| path.exists())
     }
 
+    /// Where it listens: an address of this machine, unless it is in a network of hosts of its own. The port is 0 if it was
+    /// given by a URL.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        (self.host, self.port).into()
+    }
+
     /// The port on which it listens; 0 if it was given by a URL.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its clock, if it was started with one that can be stepped.
+    #[must_use]
+    pub fn clock(&self) -> Option<&ServerClock> {
+        self.clock.as_ref()
     }
 
     /// The server's process id, if it is a program of this host.
@@ -184,7 +220,7 @@ impl ZooKeeper {
         if self.port == 0 {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "this server was given by its URL"));
         }
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        let mut stream = TcpStream::connect_timeout(&self.address(), TIMEOUT)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.write_all(word.as_bytes())?;
         stream.shutdown(Shutdown::Write)?;
@@ -232,6 +268,14 @@ fn given() -> Result<Option<String>, Unavailable> {
     let url = url.map(|url| url.trim_end_matches('/').to_owned()).filter(|url| !url[5..].contains('/'));
     url.map(Some)
         .ok_or_else(|| Unavailable::broken(format!("{GIVEN} is not of the form zk://host:port,host:port")))
+}
+
+/// How to run a server that is to be like this.
+fn java(options: &ZooKeeperOptions) -> Result<java::Java, Unavailable> {
+    if options.clock {
+        ServerClock::available()?;
+    }
+    java::find()
 }
 
 fn fresh_place() -> String {

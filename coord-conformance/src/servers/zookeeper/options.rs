@@ -1,6 +1,6 @@
 //! How a ZooKeeper server is to be.
 
-use std::fmt::Write;
+use std::{fmt::Write, net::Ipv4Addr};
 
 /// How a ZooKeeper server is to be. The default has a tick of 100 ms, keeps sessions between 200 ms and a day, takes requests
 /// of up to [`ZooKeeperOptions::MAX_PACKET`] bytes, and lets everyone in.
@@ -11,6 +11,8 @@ pub struct ZooKeeperOptions {
     pub own: bool,
     /// Whether it has a second port, on which it speaks TLS.
     pub tls: bool,
+    /// Whether its clock can be stepped.
+    pub clock: bool,
     /// Lines of `zoo.cfg`: a name and its value. They come after the harness's own, and the last of a name counts.
     pub settings: Vec<(String, String)>,
     /// Properties of the Java machine, such as `jute.maxbuffer`.
@@ -23,6 +25,7 @@ impl Default for ZooKeeperOptions {
         Self {
             own: false,
             tls: false,
+            clock: false,
             settings: Vec::new(),
             properties: vec![
                 // Folders that are empty go within a second, not within minutes.
@@ -47,6 +50,13 @@ impl ZooKeeperOptions {
         self
     }
 
+    /// With a [clock](crate::servers::ServerClock) that the test may step.
+    #[must_use]
+    pub fn with_clock(mut self) -> Self {
+        self.clock = true;
+        self
+    }
+
     /// With a second port, on which it speaks TLS.
     #[must_use]
     pub fn with_tls(mut self) -> Self {
@@ -68,7 +78,7 @@ impl ZooKeeperOptions {
         self
     }
 
-    pub(super) fn configuration(&self, port: u16) -> String {
+    pub(super) fn configuration(&self, host: Ipv4Addr, port: u16) -> String {
         let mut settings: Vec<(String, String)> = [
             ("tickTime", "100"),
             ("initLimit", "100"),
@@ -79,7 +89,6 @@ impl ZooKeeperOptions {
             ("4lw.commands.whitelist", "*"),
             // Nothing here has to survive a loss of power; a killed server loses nothing by it.
             ("forceSync", "no"),
-            ("clientPortAddress", "127.0.0.1"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
@@ -87,7 +96,7 @@ impl ZooKeeperOptions {
             settings.retain(|(known, _)| known != name);
             settings.push((name.clone(), value.clone()));
         }
-        let mut text = format!("clientPort={port}\n");
+        let mut text = format!("clientPort={port}\nclientPortAddress={host}\n");
         for (name, value) in settings {
             // Writing to a string does not fail.
             let _ = writeln!(text, "{name}={value}");
