@@ -9,6 +9,8 @@ use coord_core::{
     spi::{Claims, jobs::Jobs, values::Values},
 };
 
+use crate::Servers;
+
 /// The stores of one client. Cloning it is cheap.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -61,6 +63,15 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Whatever went wrong; the case then fails. An error whose source is [`Unavailable`](crate::Unavailable), as made
     /// from one by `?`, says that there is no server: the case is then *ignored* with the reason on a person's machine.
     async fn open(&self) -> Result<Box<dyn TestStore>>;
+
+    /// A fresh and empty store for a run with faults, on servers of its own that the run may strike. The default is one as
+    /// any case gets.
+    ///
+    /// # Errors
+    /// As of [`Backend::open`].
+    async fn open_for_faults(&self) -> Result<Box<dyn TestStore>> {
+        self.open().await
+    }
 
     /// One more client of a store that another process opened, by its [`TestStore::url`]: how worker processes get
     /// theirs. The default refuses; then stores have no URL either.
@@ -121,6 +132,12 @@ pub trait TestStore: fmt::Debug + Send + Sync {
     /// How many changes of values the store remembers at most for those who watch: whoever was away for
     /// more than these is told that there is a gap. `None` if it forgets none.
     fn remembered_changes(&self) -> Option<u64> {
+        None
+    }
+
+    /// The servers behind a store that was [opened for faults](Backend::open_for_faults); `None` if there are none, and then
+    /// only its clients are struck.
+    fn servers(&self) -> Option<Arc<dyn Servers>> {
         None
     }
 

@@ -16,7 +16,7 @@ use coord_core::{
 };
 use tokio::task::JoinHandle;
 
-use crate::{Backend, Client, Failure, Stores, TestStore, Verdict, checkers, history::History};
+use crate::{Backend, Client, Failure, Servers, Stores, TestStore, Verdict, checkers, history::History};
 
 /// What a case has in hand: clients of a store of its own, names, TTLs that fit the backend. Cloning is cheap.
 #[derive(Clone)]
@@ -104,6 +104,11 @@ impl Ctx {
     #[must_use]
     pub fn remembered_changes(&self) -> Option<u64> {
         self.0.store.remembered_changes()
+    }
+
+    /// The servers behind the store, if it has any that may be struck.
+    pub(crate) fn servers(&self) -> Option<Arc<dyn Servers>> {
+        self.0.store.servers()
     }
 
     /// How long after the end of a killed holder's lease the store takes at most to let the next one in.

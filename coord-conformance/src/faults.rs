@@ -26,6 +26,7 @@ use coord_core::{
     spi::{Claim, ClaimId, Claims, Grant, HandOver, Line, LineId, Renewal, Standing, Wakeup, Wakeups},
 };
 use futures_util::stream;
+use serde::{Deserialize, Serialize};
 use tokio::{task::yield_now, time::sleep};
 
 use crate::Stores;
@@ -63,7 +64,8 @@ pub enum Operation {
 }
 
 /// Which half of an operation is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[allow(clippy::exhaustive_enums)]
 pub enum Half {
     /// The store never hears of it.

@@ -14,7 +14,9 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use crate::{
     Backend, Ctx, Failure, Unavailable, Verdict,
     cases::{self, Case, Need},
-    expectation, worker,
+    expectation,
+    runs::command,
+    worker,
 };
 
 /// How a case ended.
@@ -40,7 +42,7 @@ const VIRTUAL_DEADLINE: Duration = Duration::from_secs(100 * 24 * 3600);
 const THREADS: usize = 8;
 
 /// The `main` of a backend's test target: libtest's options and output. A process that a case started becomes a
-/// worker instead.
+/// worker instead, and with `run --faults …` it [runs with faults](crate::runs).
 pub fn main(backend: impl Backend) -> ExitCode {
     suite(&[Arc::new(backend)], false)
 }
@@ -58,6 +60,9 @@ fn suite(backends: &[Arc<dyn Backend>], several: bool) -> ExitCode {
         let name = std::env::var(worker::BACKEND).unwrap_or_default();
         let backend = backends.iter().find(|backend| backend.name() == name).or(backends.first());
         return backend.map_or(ExitCode::FAILURE, |backend| worker::main(backend, &url));
+    }
+    if let Some(arguments) = command::arguments(std::env::args()) {
+        return command::main(backends, &arguments);
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);

@@ -70,6 +70,7 @@ pub mod proxy;
 pub mod runs;
 #[cfg(unix)]
 pub mod servers;
+mod striking;
 mod unavailable;
 mod watching;
 pub mod worker;
@@ -81,4 +82,5 @@ pub use client::Client;
 pub use context::Ctx;
 pub use failure::{Failure, Verdict};
 pub use harness::{Outcome, main, main_of_all, run, run_named};
+pub use striking::Servers;
 pub use unavailable::Unavailable;

@@ -17,10 +17,10 @@ pub(crate) struct Watching<T> {
 }
 
 impl<T> Watching<T> {
-    fn new(client: &Client, kind: Kind, name: &Name, watch: Watch<T>, op: fn(u64, &T) -> Op) -> Self {
+    pub(crate) fn new(client: &Client, object: String, watch: Watch<T>, op: fn(u64, &T) -> Op) -> Self {
         let recorder = client.recorder().clone();
         let watcher = recorder.number();
-        Self { watch, recorder, object: object(kind, name), watcher, op }
+        Self { watch, recorder, object, watcher, op }
     }
 
     /// The next report.
@@ -54,7 +54,7 @@ pub(crate) fn observe(client: &Client, name: &Name) -> Watching<ElectionEvent> {
         };
         Op::Observed { watcher, seen }
     };
-    Watching::new(client, Kind::Election, name, client.observe(name), op)
+    Watching::new(client, object(Kind::Election, name), client.observe(name), op)
 }
 
 /// Reads the leader, recorded. `settled`: whoever observes has seen this one.
@@ -67,7 +67,7 @@ pub(crate) async fn leader(client: &Client, name: &Name, settled: bool) -> Verdi
     Ok(client.recorder().call(&object(Kind::Election, name), read, op).await?)
 }
 
-fn listed(members: &[Member]) -> Vec<(String, u64)> {
+pub(crate) fn listed(members: &[Member]) -> Vec<(String, u64)> {
     members.iter().map(|member| (member.instance.id.clone(), member.token.get())).collect()
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn watch(client: &Client, service: &Name) -> Watching<RegistryEvent> 
         };
         Op::Watched { watcher, change }
     };
-    Watching::new(client, Kind::Registry, service, client.watch_instances(service), op)
+    Watching::new(client, object(Kind::Registry, service), client.watch_instances(service), op)
 }
 
 /// Reads the instances, recorded. `settled`: whoever watches has seen these.

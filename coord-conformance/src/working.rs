@@ -122,7 +122,7 @@ pub(crate) async fn consume(
 }
 
 /// Works on one item, looking whether it is still in these hands, and settles it.
-async fn settle(client: &Client, rng: &mut Rng, queue: &Name, delivery: Delivery) -> Result<()> {
+pub(crate) async fn settle(client: &Client, rng: &mut Rng, queue: &Name, delivery: Delivery) -> Result<()> {
     for _ in 0..rng.u32(..3) {
         sleep(at_most(rng, Duration::from_millis(20))).await;
         is_in_hand(client, queue, &delivery);

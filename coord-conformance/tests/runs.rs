@@ -175,3 +175,29 @@ fn what_is_no_history_is_said_so() {
         assert!(code == Some(2) && said.contains(what), "{said}");
     }
 }
+
+#[test]
+fn a_picture_shows_holders_tokens_faults_and_what_is_wrong() {
+    let folder = TempDir::new().unwrap();
+    let draw = |events: Vec<Event>| {
+        let file = folder.path().join("history.jsonl");
+        Recording::new(Header::new("none", 7), events).write(&file).unwrap();
+        let (code, said) = run("picture", &file);
+        assert_eq!(code, Some(0), "{said}");
+        std::fs::read_to_string(file.with_extension("html")).unwrap()
+    };
+    let picture = draw(good());
+    for what in ["lock/till", "worker-1 attempt 1 token 3", "server-stop", ">7</text>", "no violations"] {
+        assert!(picture.contains(what), "{what} is missing");
+    }
+    // It needs nothing else, and nothing in it is a violation.
+    assert!(
+        !picture.contains("href") && !picture.contains("src=") && !picture.contains("class=\"held shown\"")
+    );
+    assert_eq!(picture.matches("<svg xmlns").count(), 1);
+    let picture = draw([good(), hold("worker-4", 150, 160, 5).to_vec()].concat());
+    assert_eq!(picture.matches("<svg xmlns").count(), 2);
+    // Both holders, in both drawings.
+    assert_eq!(picture.matches("class=\"held shown\"").count(), 4);
+    assert!(picture.contains("held at once: worker-2"));
+}

@@ -1,11 +1,14 @@
 //! The conformance suite on Redis, in the layout of this library and in the one shared with other clients:
 //! `cargo test -p coord-redis --test conformance [FILTER]`, where a filter may be `redis::` or `redis-interop::`.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use coord_conformance::{
-    Backend, Stores, TestStore,
+    Backend, Servers, Stores, TestStore,
     servers::{Redis, RedisOptions, redis::Reply},
 };
 use coord_core::{Error, ErrorKind, Result, spi::Claims};
@@ -15,6 +18,15 @@ use coord_redis::Store;
 #[derive(Debug)]
 struct OnRedis(&'static str, &'static str);
 
+impl OnRedis {
+    fn start(&self, options: &RedisOptions) -> Result<Box<dyn TestStore>> {
+        let server = Redis::start(options)
+            .map_err(|error| Error::new(ErrorKind::Unavailable, "no server").with_source(error))?;
+        let url = format!("{}{}", server.url(), self.1);
+        Ok(Box::new(Fresh(Arc::new(Mutex::new(server)), url)))
+    }
+}
+
 #[async_trait]
 impl Backend for OnRedis {
     fn name(&self) -> &str {
@@ -22,10 +34,12 @@ impl Backend for OnRedis {
     }
 
     async fn open(&self) -> Result<Box<dyn TestStore>> {
-        let server = Redis::start(&RedisOptions::default().with_own())
-            .map_err(|error| Error::new(ErrorKind::Unavailable, "no server").with_source(error))?;
-        let url = format!("{}{}", server.url(), self.1);
-        Ok(Box::new(Fresh(server, url)))
+        self.start(&RedisOptions::default().with_own())
+    }
+
+    /// A restart has to keep everything.
+    async fn open_for_faults(&self) -> Result<Box<dyn TestStore>> {
+        self.start(&RedisOptions::default().with_own().with_append_only())
     }
 
     async fn connect(&self, url: &str) -> Result<Arc<dyn Claims>> {
@@ -43,7 +57,7 @@ fn stores(store: Arc<Store>) -> Stores {
 
 /// A server of its own, which ends with the case.
 #[derive(Debug)]
-struct Fresh(Redis, String);
+struct Fresh(Arc<Mutex<Redis>>, String);
 
 #[async_trait]
 impl TestStore for Fresh {
@@ -63,12 +77,17 @@ impl TestStore for Fresh {
         Some(self.1.clone())
     }
 
+    fn servers(&self) -> Option<Arc<dyn Servers>> {
+        Some(self.0.clone())
+    }
+
     /// The keys that do not go by themselves. Of a line that was left, the last token stays for some days.
     async fn size(&self) -> Result<Option<u64>> {
         let failed = |error| Error::new(ErrorKind::Internal, "no size").with_source(error);
         let script = "local n = 0 for _, key in ipairs(redis.call('KEYS', '*')) do \
                       if string.sub(key, -7) ~= ':claims' or redis.call('HLEN', key) > 1 then n = n + 1 end end return n";
-        match self.0.command(&["EVAL", script, "0"]).map_err(failed)? {
+        let server = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match server.command(&["EVAL", script, "0"]).map_err(failed)? {
             Reply::Integer(keys) => Ok(Some(keys.unsigned_abs())),
             _ => Ok(None),
         }

@@ -1,12 +1,16 @@
 //! The conformance suite on ZooKeeper, on one server and on an ensemble of three:
 //! `cargo test -p coord-zk --test conformance [FILTER]`.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use coord_conformance::{
-    Backend, Stores, TestStore,
-    servers::{ZooKeeper, ZooKeeperEnsemble, ZooKeeperOptions},
+    Backend, Servers, Stores, TestStore,
+    servers::{Unavailable, ZooKeeper, ZooKeeperEnsemble, ZooKeeperOptions},
 };
 use coord_core::{Error, ErrorKind, Result, spi::Claims};
 use coord_zk::Store;
@@ -25,9 +29,33 @@ impl On {
             Self::One => ZooKeeper::shared().map(ZooKeeper::fresh),
             Self::Three => ZooKeeperEnsemble::shared().map(ZooKeeperEnsemble::fresh),
         };
-        let fresh = fresh.map(|url| format!("{url}?packet={}", ZooKeeperOptions::MAX_PACKET));
-        fresh.map_err(|error| Error::new(ErrorKind::Unavailable, "no server").with_source(error))
+        fresh.map(packets).map_err(no_server)
     }
+
+    /// Servers that nobody else uses.
+    fn own(self) -> Result<(Arc<dyn Servers>, String)> {
+        let options = ZooKeeperOptions::default().with_own();
+        match self {
+            Self::One => {
+                let server = ZooKeeper::start(&options).map_err(no_server)?;
+                let url = packets(server.fresh());
+                Ok((Arc::new(Mutex::new(server)), url))
+            }
+            Self::Three => {
+                let ensemble = ZooKeeperEnsemble::start(&options).map_err(no_server)?;
+                let url = packets(ensemble.fresh());
+                Ok((Arc::new(Mutex::new(ensemble)), url))
+            }
+        }
+    }
+}
+
+fn packets(url: String) -> String {
+    format!("{url}?packet={}", ZooKeeperOptions::MAX_PACKET)
+}
+
+fn no_server(error: Unavailable) -> Error {
+    Error::new(ErrorKind::Unavailable, "no server").with_source(error)
 }
 
 #[async_trait]
@@ -40,7 +68,12 @@ impl Backend for On {
     }
 
     async fn open(&self) -> Result<Box<dyn TestStore>> {
-        Ok(Box::new(Fresh { url: self.fresh()?, counter: OnceCell::new() }))
+        Ok(Box::new(Fresh { url: self.fresh()?, servers: None, counter: OnceCell::new() }))
+    }
+
+    async fn open_for_faults(&self) -> Result<Box<dyn TestStore>> {
+        let (servers, url) = self.own()?;
+        Ok(Box::new(Fresh { url, servers: Some(servers), counter: OnceCell::new() }))
     }
 
     async fn connect(&self, url: &str) -> Result<Arc<dyn Claims>> {
@@ -60,6 +93,8 @@ fn stores(store: Arc<Store>) -> Stores {
 #[derive(Debug)]
 struct Fresh {
     url: String,
+    /// Those that nobody else uses, if it is on such.
+    servers: Option<Arc<dyn Servers>>,
     counter: OnceCell<zookeeper_client::Client>,
 }
 
@@ -84,6 +119,10 @@ impl TestStore for Fresh {
 
     fn url(&self) -> Option<String> {
         Some(self.url.clone())
+    }
+
+    fn servers(&self) -> Option<Arc<dyn Servers>> {
+        self.servers.clone()
     }
 
     /// The nodes below the place. Those of empty lines are there until the server removes them, which it does after a while.

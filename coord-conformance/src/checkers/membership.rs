@@ -4,7 +4,8 @@
 //!   had ended before it began. Only registrations that their owners ended in good order are judged by this: nobody can
 //!   say when another one was over.
 //! * Nobody is listed who did not begin to register before.
-//! * A watcher starts with a snapshot; whoever leaves was there; nobody joins twice with one token.
+//! * A watcher starts with a snapshot; whoever leaves was there; nobody joins twice with one token, unless a
+//!   later registration with the same id has hidden it in the meantime.
 //! * Where the service is at rest, every watcher's set is the one that is read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -164,7 +165,7 @@ type Watchers<'a> = BTreeMap<(&'a str, u64), Members>;
 
 fn watchers<'a>(object: &str, events: &[&'a Event], known: &Known<'a>) -> Judgement<Watchers<'a>> {
     let mut sets = Watchers::new();
-    let mut joined: BTreeSet<(&str, u64, &str, u64)> = BTreeSet::new();
+    let mut joined: HashMap<(&str, u64, &str), u64> = HashMap::new();
     for (at, event) in events.iter().enumerate() {
         let Op::Watched { watcher, change } = &event.op else { continue };
         let who = (event.client.as_str(), *watcher);
@@ -175,7 +176,7 @@ fn watchers<'a>(object: &str, events: &[&'a Event], known: &Known<'a>) -> Judgem
         };
         if let Change::Snapshot(members) = change {
             members.iter().try_for_each(|(id, _)| known.invented(object, id, event))?;
-            joined.extend(members.iter().map(|(id, token)| (who.0, who.1, id.as_str(), *token)));
+            joined.extend(members.iter().map(|(id, token)| ((who.0, who.1, id.as_str()), *token)));
             if sets.insert(who, members.iter().cloned().collect()).is_some() {
                 return Err(wrong("starts anew"));
             }
@@ -186,7 +187,7 @@ fn watchers<'a>(object: &str, events: &[&'a Event], known: &Known<'a>) -> Judgem
             Change::Snapshot(_) => {}
             Change::Joined(id, token) => {
                 known.invented(object, id, event)?;
-                if !joined.insert((who.0, who.1, id, *token)) {
+                if joined.insert((who.0, who.1, id), *token) == Some(*token) {
                     return Err(wrong("reports one registration twice"));
                 }
                 set.insert(id.clone(), *token);
@@ -303,6 +304,18 @@ mod tests {
         assert!(with(watched(40, Change::Updated("a".into(), 3))).contains("not there"));
         assert!(with(watched(40, Change::Snapshot(vec![]))).contains("anew"));
         assert!(with(watched(0, Change::Left("a".into(), 3))).contains("before its snapshot"));
+    }
+
+    #[test]
+    fn a_later_registration_hides_an_earlier_one_for_a_while() {
+        let mut events = story();
+        events.extend([
+            register("b", 3, 32, 35, 7),
+            watched(36, Change::Joined("b".into(), 7)),
+            deregister("b", 3, 40, 41, 7),
+            watched(42, Change::Joined("b".into(), 4)),
+        ]);
+        check(&events).unwrap();
     }
 
     #[test]

@@ -136,6 +136,14 @@ impl<G: Holding> Held<G> {
         recorder.call(&object, guard.release(), |_| Op::Release { attempt }).await
     }
 
+    /// Drops the guard and records it. Nobody hears when it is released.
+    pub fn abandon(self) {
+        let Self { recorder, object, attempt, guard } = self;
+        let now = recorder.history().stamp();
+        drop(guard);
+        recorder.since(now, &object, Op::Release { attempt }, Outcome::Unknown("dropped".into()));
+    }
+
     /// The guard, without further record.
     pub fn into_inner(self) -> G {
         self.guard

@@ -40,6 +40,11 @@ impl Recorder {
         self.append(object, op, now, now, Outcome::Ok);
     }
 
+    /// Records something that went on from this moment to now.
+    pub fn since(&self, from: Stamp, object: &str, op: Op, outcome: Outcome) {
+        self.append(object, op, from, self.history.stamp(), outcome);
+    }
+
     /// Records that a delivery said, after this moment, that the item is in its hands.
     pub fn in_hand(&self, object: &str, item: &str, token: u64, asked: Stamp) {
         let op = Op::InHand { item: item.to_owned(), token };

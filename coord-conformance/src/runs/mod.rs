@@ -1,8 +1,198 @@
 //! Runs: worker processes at work on everything at once, while faults strike; their histories, stored and judged.
 //!
-//! A run is a history of some seconds. Its file ([`Recording`](crate::history::Recording)) tells the seed, the settings and
-//! the versions, and then every event; whoever has it can judge it anew, and draw it.
+//! A run is a history of some seconds. Its file ([`Recording`]) tells the seed, the settings and the versions, and then
+//! every event; whoever has it can judge it anew, and draw it. [`docs/faults.md`][docs] tells how to run, what the checkers
+//! demand and how to read a picture.
+//!
+//! The test target of a backend, which calls [`main`](crate::main()) or [`main_of_all`](crate::main_of_all), runs them too:
+//! `cargo test -p <crate> --test conformance -- run --faults all --for 15s`. The program `coord-conformance` builds that
+//! target and calls it so.
+//!
+//! [docs]: https://github.com/coord-rs/coord/blob/main/docs/faults.md
 
+pub mod command;
+mod conduct;
+mod ending;
+mod faults;
 mod judged;
+mod picture;
+mod schedule;
+mod work;
 
-pub use self::judged::Judged;
+use std::{fmt, sync::Arc, time::Duration};
+
+use coord_core::Error;
+
+pub(crate) use self::work::work;
+pub use self::{
+    faults::{Fault, Wanted},
+    judged::Judged,
+    picture::picture,
+    work::Work,
+};
+use crate::{
+    Backend, Ctx, Failure, Unavailable,
+    history::{Header, Recording},
+};
+
+/// How to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Which faults strike.
+    pub faults: Vec<Wanted>,
+    /// How long they do.
+    pub duration: Duration,
+    /// Decides which fault strikes when, and what workers choose.
+    pub seed: u64,
+    /// How many worker processes there are.
+    pub workers: usize,
+    /// The TTL of all leases; the backend's least if that is longer. `None` for a second.
+    pub ttl: Option<Duration>,
+    /// Nothing checks tokens: a control, in which updates have to be lost.
+    pub unfenced: bool,
+}
+
+impl Settings {
+    /// Four workers, for twelve seconds.
+    #[must_use]
+    pub fn new(faults: Vec<Wanted>, seed: u64) -> Self {
+        let duration = Duration::from_secs(12);
+        Self { faults, duration, seed, workers: 4, ttl: None, unfenced: false }
+    }
+}
+
+/// Why there is no history.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The backend's stores are not shared between processes.
+    NoProcesses {
+        /// The backend.
+        backend: String,
+    },
+    /// The backend cannot have this fault.
+    NoSuchFault {
+        /// The backend.
+        backend: String,
+        /// The fault.
+        fault: Fault,
+        /// Those that it can have.
+        has: Vec<Fault>,
+    },
+    /// There is no server.
+    Unavailable(Unavailable),
+    /// The store could not be opened.
+    Store(Error),
+    /// The run itself failed.
+    Failed(Failure),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoProcesses { backend } => {
+                write!(
+                    f,
+                    "the stores of {backend} are not shared between processes, so there is nobody to strike"
+                )
+            }
+            Self::NoSuchFault { backend, fault, has } => {
+                let has: Vec<_> = has.iter().map(|fault| fault.name()).collect();
+                write!(f, "{fault} cannot strike on {backend}; there are {}", has.join(", "))
+            }
+            Self::Unavailable(unavailable) => unavailable.fmt(f),
+            Self::Store(error) => write!(f, "the store was not opened: {error}"),
+            Self::Failed(failure) => write!(f, "the run failed: {failure}"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+impl From<Failure> for RunError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// One history.
+///
+/// # Errors
+/// If there is none. What goes wrong under faults is no error: it is in the history, for the checkers to judge.
+pub async fn history(backend: &Arc<dyn Backend>, settings: &Settings) -> Result<Recording, RunError> {
+    let store = backend.open_for_faults().await.map_err(|error| match Unavailable::within(&error) {
+        Some(unavailable) => RunError::Unavailable(unavailable.clone()),
+        None => RunError::Store(error),
+    })?;
+    let ctx = Ctx::new(backend.clone(), store, "run").await?;
+    if ctx.url().is_none() {
+        return Err(RunError::NoProcesses { backend: backend.name().into() });
+    }
+    let servers = ctx.servers().map_or(0, |servers| servers.names().len());
+    let faults = chosen(backend.name(), &settings.faults, servers)?;
+    let header = header(&ctx, settings, &faults);
+    let events = conduct::conduct(&ctx, settings, &faults).await?;
+    // The store goes away with its servers; who is in its way is not to keep the history from being judged.
+    let _ = ctx.finish().await;
+    Ok(Recording::new(header, events))
+}
+
+fn chosen(backend: &str, wanted: &[Wanted], servers: usize) -> Result<Vec<Fault>, RunError> {
+    let mut faults = Vec::new();
+    for wanted in wanted {
+        let of = wanted.faults(servers).map_err(|fault| RunError::NoSuchFault {
+            backend: backend.into(),
+            fault,
+            has: Wanted::All.faults(servers).unwrap_or_default(),
+        })?;
+        faults.extend(of);
+    }
+    faults.sort_unstable();
+    faults.dedup();
+    Ok(faults)
+}
+
+fn header(ctx: &Ctx, settings: &Settings, faults: &[Fault]) -> Header {
+    let mut header = Header::new(ctx.backend().name(), settings.seed);
+    let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
+    let ttl = settings.ttl.unwrap_or(Duration::from_secs(1)).max(ctx.guarantees().min_ttl);
+    let mut set = |name: &str, value: String| _ = header.settings.insert(name.into(), value);
+    set("faults", names.join(","));
+    set("for", humantime::format_duration(settings.duration).to_string());
+    set("ttl", humantime::format_duration(ttl).to_string());
+    set("workers", settings.workers.to_string());
+    if settings.unfenced {
+        set(judged::CONTROL, "unfenced".into());
+    }
+    let mut version = |name: &str, value: String| _ = header.versions.insert(name.into(), value);
+    version("coord", env!("CARGO_PKG_VERSION").into());
+    version("build", if cfg!(debug_assertions) { "debug" } else { "release" }.into());
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    version("system", format!("{} {} {}", std::env::consts::OS, std::env::consts::ARCH, kernel.trim()));
+    if let Some(server) = ctx.servers().and_then(|servers| servers.version()) {
+        version("server", server);
+    }
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_had_is_refused_with_what_can() {
+        let all: Vec<_> = Fault::ALL.iter().map(|fault| fault.name().parse().unwrap()).collect();
+        assert_eq!(chosen("three", &all, 3).unwrap(), Fault::ALL);
+        let refused = chosen("embedded", &[Wanted::One(Fault::ServerKill)], 0).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("server-kill cannot strike on embedded; there are kill, stop,"),
+            "{refused}"
+        );
+        assert!(!refused.ends_with("server-stop"), "{refused}");
+        chosen("embedded", &[Wanted::Servers], 0).unwrap_err();
+        chosen("one", &[Wanted::One(Fault::LeaderStop)], 1).unwrap_err();
+        assert_eq!(chosen("embedded", &[Wanted::None, Wanted::All], 0).unwrap().len(), 7);
+        assert!("nothing".parse::<Wanted>().unwrap_err().contains("lose-replies"));
+    }
+}

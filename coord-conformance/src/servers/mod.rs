@@ -31,6 +31,7 @@ mod postgres;
 mod process;
 mod program;
 pub mod redis;
+mod striking;
 mod tls;
 mod zookeeper;
 

@@ -17,7 +17,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Answer, BACKEND, Command, Message, NAME, Request, WORKER};
+use super::{Answer, BACKEND, Command, FAULTY, Message, NAME, Request, WORKER};
 use crate::{
     Ctx, Failure, Verdict,
     history::{Event, History, Op},
@@ -48,11 +48,27 @@ impl Worker {
     /// # Errors
     /// If it cannot be started.
     pub fn start(ctx: &Ctx) -> Verdict<Self> {
+        Self::launch(ctx, false)
+    }
+
+    /// As [`Worker::start`], with faults between the worker and the store that [`Command::Link`] turns on and off.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_behind_faults(ctx: &Ctx) -> Verdict<Self> {
+        Self::launch(ctx, true)
+    }
+
+    fn launch(ctx: &Ctx, faulty: bool) -> Verdict<Self> {
         let url = ctx.url().ok_or_else(|| Failure::new("the store has no URL"))?;
         let history = ctx.history().clone();
         let name = format!("worker-{}", history.number());
         let program = std::env::current_exe().map_err(|error| Failure::new(error.to_string()))?;
-        let mut child = tokio::process::Command::new(program)
+        let mut command = tokio::process::Command::new(program);
+        if faulty {
+            command.env(FAULTY, "1");
+        }
+        let mut child = command
             .env(WORKER, url)
             .env(NAME, &name)
             .env(BACKEND, ctx.backend().name())
@@ -111,6 +127,16 @@ impl Worker {
         self.history.client(self.name.clone()).note("process", Op::Died);
         (&mut self.listener).await?;
         Ok(died)
+    }
+
+    /// Ends it, with all that it said heard. It has nothing to do any more, so that this is no death for the history.
+    ///
+    /// # Errors
+    /// If it cannot be ended.
+    pub async fn dismiss(&mut self) -> Verdict {
+        self.child.kill().await.map_err(|error| Failure::new(format!("{} lives: {error}", self.name)))?;
+        (&mut self.listener).await?;
+        Ok(())
     }
 
     /// Stops it in its tracks.

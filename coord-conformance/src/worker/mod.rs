@@ -16,15 +16,20 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 pub use self::handle::{Reply, Worker};
 use self::program::Program;
+pub(crate) use self::program::blocking;
 use crate::{
     Backend, Client,
+    faults::{Faulty, Half},
     history::{Event, History, News},
+    runs::Work,
 };
 
 /// The environment variable that makes a test binary a worker; its value is the URL of the store.
 pub const WORKER: &str = "COORD_WORKER";
 /// The environment variable with the worker's name in the history.
 const NAME: &str = "COORD_WORKER_NAME";
+/// Set beside it: the worker's store is behind faults, which are off at first.
+const FAULTY: &str = "COORD_WORKER_FAULTY";
 /// Set beside it: the backend's name.
 pub(crate) const BACKEND: &str = "COORD_WORKER_BACKEND";
 
@@ -199,6 +204,10 @@ pub enum Command {
         /// How often.
         times: u64,
     },
+    /// Works on everything at once.
+    Work(Box<Work>),
+    /// Changes what is between the worker and its store, if it was started with [`Worker::start_behind_faults`].
+    Link(Trouble),
     /// Adds one to a key so many times, by writes on condition of the version that was read.
     Increment {
         /// The key.
@@ -206,6 +215,28 @@ pub enum Command {
         /// How often.
         times: u64,
     },
+}
+
+/// What becomes of messages between a worker and its store, from now on.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Trouble {
+    /// All faults end.
+    Heal,
+    /// One half of the `nth` operation is lost.
+    Lose {
+        /// Which half.
+        half: Half,
+        /// Counted from one.
+        nth: u64,
+    },
+    /// Nothing gets through, or everything again.
+    Cut(bool),
+    /// Replies take this long.
+    Delay(Duration),
+    /// Hints are lost, or heard again.
+    Deaf(bool),
 }
 
 /// What a worker says.
@@ -283,7 +314,18 @@ async fn serve(backend: &Arc<dyn Backend>, url: &str) -> Result<()> {
             News::Done(event) => Message::Event(event.clone()),
         });
     });
-    let stores = backend.connect_all(url).await?;
+    let (stores, faults) = if std::env::var_os(FAULTY).is_some() {
+        // Its server may just have been struck.
+        let stores = loop {
+            match backend.connect_all(url).await {
+                Err(error) if error.is_retryable() => tokio::time::sleep(Duration::from_millis(100)).await,
+                opened => break opened?,
+            }
+        };
+        Faulty::over_all(stores)
+    } else {
+        (backend.connect_all(url).await?, Arc::default())
+    };
     let mut builder = Coordinator::builder(stores.claims).owner(&name);
     if let Some(values) = stores.values {
         builder = builder.values(values);
@@ -292,7 +334,7 @@ async fn serve(backend: &Arc<dyn Backend>, url: &str) -> Result<()> {
         builder = builder.jobs(jobs);
     }
     let coordinator = backend.configure(builder).build()?;
-    let program = Arc::new(Program::new(Client::new(coordinator, history.client(name))));
+    let program = Arc::new(Program::new(Client::new(coordinator, history.client(name)), faults));
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let Request { number, command } = serde_json::from_str(&line)

@@ -11,12 +11,13 @@ use coord_core::{
     LockOptions, Name, RegisterOptions, Registration, Registry, Result,
 };
 
-use super::{Answer, Command, resource::Resource};
+use super::{Answer, Command, Trouble, resource::Resource};
 use crate::{
     Client,
     client::SAMPLE,
+    faults::Faults,
     history::{Held, Op, Recorder},
-    working, writing,
+    runs, working, writing,
 };
 
 /// How long is certainly long enough where nothing but a bug makes it long.
@@ -34,12 +35,14 @@ enum Grant {
 /// The state of a worker.
 pub(super) struct Program {
     client: Client,
+    /// What is between it and its store.
+    faults: Arc<Faults>,
     grants: Mutex<HashMap<u64, Arc<Grant>>>,
 }
 
 impl Program {
-    pub(super) fn new(client: Client) -> Self {
-        Self { client, grants: Mutex::default() }
+    pub(super) fn new(client: Client, faults: Arc<Faults>) -> Self {
+        Self { client, faults, grants: Mutex::default() }
     }
 
     pub(super) async fn obey(&self, number: u64, command: Command) -> Result<Answer> {
@@ -155,6 +158,17 @@ impl Program {
             Command::CountInKey { key, name, ttl, times } => {
                 self.count(&Counter::Key(key), &name, ttl, times).await
             }
+            Command::Work(work) => runs::work(client, *work).await.map(|()| Answer::Done),
+            Command::Link(trouble) => {
+                match trouble {
+                    Trouble::Heal => self.faults.heal(),
+                    Trouble::Lose { half, nth } => self.faults.lose(half, nth, None),
+                    Trouble::Cut(cut) => self.faults.partition(cut),
+                    Trouble::Delay(delay) => self.faults.delay_replies(delay),
+                    Trouble::Deaf(deaf) => self.faults.lose_hints(deaf),
+                }
+                Ok(Answer::Done)
+            }
             Command::Increment { key, times } => {
                 writing::increment(client, &key, times).await.map(|()| Answer::Counted(times))
             }
@@ -256,7 +270,9 @@ async fn write(recorder: &Recorder, resource: &Resource, token: FencingToken, re
 }
 
 /// Waiting for a file's lock must not keep the renewals waiting.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|stopped| Err(Error::new(ErrorKind::Internal, "a task stopped").with_source(stopped)))

@@ -3,11 +3,14 @@
 //! The layout that is shared with other clients cannot pass all of it: there, a lock and an election of one name are the same
 //! key, and so exclude each other. What it does is in `tests/interop.rs`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use coord_conformance::{
-    Backend, Stores, TestStore,
+    Backend, Servers, Stores, TestStore,
     servers::{Etcd, EtcdOptions},
 };
 use coord_core::{Result, spi::Claims};
@@ -26,7 +29,8 @@ impl Backend for OnEtcd {
 
     async fn open(&self) -> Result<Box<dyn TestStore>> {
         let server = Etcd::start(&EtcdOptions::default().with_own()).map_err(no_server)?;
-        Ok(Box::new(Fresh(server)))
+        let url = server.url();
+        Ok(Box::new(Fresh(Arc::new(Mutex::new(server)), url)))
     }
 
     async fn connect(&self, url: &str) -> Result<Arc<dyn Claims>> {
@@ -40,16 +44,16 @@ impl Backend for OnEtcd {
 
 /// A server of its own, which ends with the case.
 #[derive(Debug)]
-struct Fresh(Etcd);
+struct Fresh(Arc<Mutex<Etcd>>, String);
 
 #[async_trait]
 impl TestStore for Fresh {
     async fn connect(&self) -> Result<Arc<dyn Claims>> {
-        Ok(Store::open(self.0.url()).await?)
+        Ok(Store::open(&self.1).await?)
     }
 
     async fn connect_all(&self) -> Result<Stores> {
-        Ok(stores(Store::open(self.0.url()).await?))
+        Ok(stores(Store::open(&self.1).await?))
     }
 
     /// It looks for leases that ended twice a second, and ends a bounded number of them at a time.
@@ -58,11 +62,15 @@ impl TestStore for Fresh {
     }
 
     fn url(&self) -> Option<String> {
-        Some(self.0.url())
+        Some(self.1.clone())
+    }
+
+    fn servers(&self) -> Option<Arc<dyn Servers>> {
+        Some(self.0.clone())
     }
 
     /// All keys.
     async fn size(&self) -> Result<Option<u64>> {
-        keys(&self.0).map(Some).map_err(failed)
+        keys(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).map(Some).map_err(failed)
     }
 }

@@ -1,10 +1,13 @@
 //! Three servers, which each case has for itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use coord_conformance::{
-    Backend, Stores, TestStore,
+    Backend, Servers, Stores, TestStore,
     servers::{EtcdCluster, EtcdOptions},
 };
 use coord_core::{Result, spi::Claims};
@@ -26,7 +29,9 @@ impl Backend for OnCluster {
         // Two dozen servers on a small machine would miss each other's heartbeats, and elect leaders all the time.
         static ROOM: Semaphore = Semaphore::const_new(4);
         let room = ROOM.acquire().await.map_err(|closed| failed(std::io::Error::other(closed)))?;
-        Ok(Box::new(Fresh(EtcdCluster::start(&EtcdOptions::default()).map_err(no_server)?, room)))
+        let cluster = EtcdCluster::start(&EtcdOptions::default()).map_err(no_server)?;
+        let url = cluster.url();
+        Ok(Box::new(Fresh { cluster: Arc::new(Mutex::new(cluster)), url, _room: room }))
     }
 
     async fn connect(&self, url: &str) -> Result<Arc<dyn Claims>> {
@@ -40,16 +45,20 @@ impl Backend for OnCluster {
 
 /// A cluster of its own, which ends with the case. Its clients use all of its members.
 #[derive(Debug)]
-struct Fresh(EtcdCluster, #[allow(dead_code, reason = "held")] SemaphorePermit<'static>);
+struct Fresh {
+    cluster: Arc<Mutex<EtcdCluster>>,
+    url: String,
+    _room: SemaphorePermit<'static>,
+}
 
 #[async_trait]
 impl TestStore for Fresh {
     async fn connect(&self) -> Result<Arc<dyn Claims>> {
-        Ok(Store::open(self.0.url()).await?)
+        Ok(Store::open(&self.url).await?)
     }
 
     async fn connect_all(&self) -> Result<Stores> {
-        Ok(stores(Store::open(self.0.url()).await?))
+        Ok(stores(Store::open(&self.url).await?))
     }
 
     /// It looks for leases that ended twice a second, and ends a bounded number of them at a time.
@@ -58,11 +67,16 @@ impl TestStore for Fresh {
     }
 
     fn url(&self) -> Option<String> {
-        Some(self.0.url())
+        Some(self.url.clone())
+    }
+
+    fn servers(&self) -> Option<Arc<dyn Servers>> {
+        Some(self.cluster.clone())
     }
 
     /// All keys.
     async fn size(&self) -> Result<Option<u64>> {
-        keys(&self.0.members()[0]).map(Some).map_err(failed)
+        let cluster = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        keys(&cluster.members()[0]).map(Some).map_err(failed)
     }
 }

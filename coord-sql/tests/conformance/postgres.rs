@@ -1,13 +1,13 @@
 //! Postgres: one server, where each case has a database of its own.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc, Mutex, OnceLock,
     atomic::{AtomicU32, Ordering},
 };
 
 use async_trait::async_trait;
 use coord_conformance::{
-    Backend, Stores, TestStore, Unavailable,
+    Backend, Servers, Stores, TestStore, Unavailable,
     servers::{self, PostgresOptions},
 };
 use coord_core::{Coordinator, Error, ErrorKind, Result, spi::Claims};
@@ -76,6 +76,12 @@ impl Backend for OnPostgres {
         Ok(Box::new(Fresh { server, name, url }))
     }
 
+    async fn open_for_faults(&self) -> Result<Box<dyn TestStore>> {
+        let server = servers::Postgres::start(&PostgresOptions::default().with_own()).map_err(failed)?;
+        let url = server.url();
+        Ok(Box::new(Own { server: Arc::new(Mutex::new(server)), url }))
+    }
+
     async fn connect(&self, url: &str) -> Result<Arc<dyn Claims>> {
         Ok(Postgres::open(url).await?)
     }
@@ -87,6 +93,32 @@ impl Backend for OnPostgres {
 
 fn stores(store: Arc<PostgresStore>) -> Stores {
     Stores::new(store.clone()).with_values(store.clone()).with_jobs(store)
+}
+
+/// A server of its own, which ends with the run.
+#[derive(Debug)]
+struct Own {
+    server: Arc<Mutex<servers::Postgres>>,
+    url: String,
+}
+
+#[async_trait]
+impl TestStore for Own {
+    async fn connect(&self) -> Result<Arc<dyn Claims>> {
+        Ok(Postgres::open(&self.url).await?)
+    }
+
+    async fn connect_all(&self) -> Result<Stores> {
+        Ok(stores(Postgres::open(&self.url).await?))
+    }
+
+    fn url(&self) -> Option<String> {
+        Some(self.url.clone())
+    }
+
+    fn servers(&self) -> Option<Arc<dyn Servers>> {
+        Some(self.server.clone())
+    }
 }
 
 /// A database of its own, which is dropped at the end.
