@@ -98,10 +98,28 @@ pub fn check(events: &[Event]) -> Judgement {
     ALL.iter().try_for_each(|checker| checker(events))
 }
 
-/// Runs all checkers of histories; what each of them found first.
+/// Runs all checkers of histories; what each of them found first, with the least evidence.
 #[must_use]
 pub fn check_all(events: &[Event]) -> Vec<Violation> {
-    ALL.iter().filter_map(|checker| checker(events).err()).collect()
+    ALL.iter().filter_map(|checker| checker(events).err().map(|found| least(*checker, found))).collect()
+}
+
+/// Takes events out of the evidence for as long as the rest alone shows the same. What the checker of registers shows is the
+/// least already, with the write of what was read, which nobody would know otherwise.
+fn least(checker: Checker, mut found: Violation) -> Violation {
+    if found.checker == register::NAME {
+        return found;
+    }
+    for at in (0..found.evidence.len()).rev() {
+        let mut rest = found.evidence.clone();
+        rest.remove(at);
+        let mut ended = rest.clone();
+        ended.sort_by_key(|event| event.to);
+        if checker(&ended).is_err_and(|same| same.message == found.message) {
+            found.evidence = rest;
+        }
+    }
+    found
 }
 
 /// The clients whose processes were killed: what they report last is no word on how the history ended.

@@ -23,6 +23,8 @@ use crate::{
 
 /// How much longer than leases and takeovers take anything may take, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The TTL of what everybody has to come to see, which no pause of a busy machine is to take away.
+const LASTING: Duration = Duration::from_secs(60);
 /// How often one looks where no event can be awaited.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -151,7 +153,7 @@ impl Field {
     /// The last of all leads, and every observer comes to see it.
     async fn office(&self) -> Verdict<impl Sized + use<>> {
         let (client, name) = (&self.client, named("office"));
-        let options = CampaignOptions::default().with_ttl(self.ttl).with_id("last");
+        let options = CampaignOptions::default().with_ttl(self.ttl.max(LASTING)).with_id("last");
         let object = object(Kind::Election, &name);
         let leading = self.probe(&object, async { Ok(client.lead(&name, &options).await?) }).await;
         if leading.is_some() {
@@ -168,7 +170,7 @@ impl Field {
     async fn crew(&self) -> Verdict<impl Sized + use<>> {
         let (client, service) = (&self.client, named("crew"));
         let (options, object) =
-            (RegisterOptions::default().with_ttl(self.ttl), object(Kind::Registry, &service));
+            (RegisterOptions::default().with_ttl(self.ttl.max(LASTING)), object(Kind::Registry, &service));
         let registering = self.probe(&object, async {
             let attempt = client.recorder().number();
             let registering = client.register(&service, Instance::new("last", "here"), &options);
