@@ -15,7 +15,13 @@ use coord_core::{
     clock::Clock,
     memory,
     prelude::*,
-    spi::{Claim, ClaimId, Claims, Grant, HandOver, Line, LineId, Renewal, Standing, Wakeups},
+    spi::{
+        Claim, ClaimId, Claims, Grant, HandOver, Line, LineId, Renewal, Standing, Wakeups,
+        jobs::{
+            DeadItem, ItemId, Jobs, Push, Pushed, QueueId, QueueStats, Receive, Received, Settled,
+            Settlement, Word,
+        },
+    },
 };
 use tokio::time::{sleep, timeout};
 
@@ -79,7 +85,7 @@ impl Claims for Fickle {
     }
 
     fn wakeups(&self, line: &LineId, id: Option<ClaimId>) -> Wakeups {
-        self.inner.wakeups(line, id)
+        Claims::wakeups(&self.inner, line, id)
     }
 }
 
@@ -202,4 +208,68 @@ async fn a_proclamation_that_was_dropped_does_not_undo_a_later_one() {
     leadership.proclaim("late").await.unwrap();
     sleep(Duration::from_secs(2)).await;
     assert_eq!(client.leader(&name("e")).await.unwrap().unwrap().value, b"late");
+}
+
+/// A store of jobs that extends nothing in the queue `bad`.
+#[derive(Debug)]
+struct Partial(Arc<memory::Client>);
+
+#[async_trait]
+impl Jobs for Partial {
+    async fn push(&self, push: &Push) -> Result<Pushed> {
+        self.0.push(push).await
+    }
+
+    async fn receive(&self, receive: &Receive) -> Result<Received> {
+        self.0.receive(receive).await
+    }
+
+    async fn settle(&self, queue: &QueueId, settlements: &[Settlement]) -> Result<Vec<Settled>> {
+        let extends = settlements.iter().any(|said| matches!(said.word, Word::Extend(_)));
+        if extends && queue.name == name("bad") {
+            return Err(Error::new(ErrorKind::Corrupt, "an item cannot be read"));
+        }
+        self.0.settle(queue, settlements).await
+    }
+
+    async fn dead(&self, queue: &QueueId, after: Option<ItemId>, limit: u32) -> Result<Vec<DeadItem>> {
+        self.0.dead(queue, after, limit).await
+    }
+
+    async fn requeue(&self, queue: &QueueId, items: &[ItemId]) -> Result<u64> {
+        self.0.requeue(queue, items).await
+    }
+
+    async fn drop_dead(&self, queue: &QueueId, items: &[ItemId]) -> Result<u64> {
+        self.0.drop_dead(queue, items).await
+    }
+
+    async fn stats(&self, queue: &QueueId) -> Result<QueueStats> {
+        self.0.stats(queue).await
+    }
+
+    async fn purge(&self, queue: &QueueId) -> Result<u64> {
+        self.0.purge(queue).await
+    }
+
+    fn wakeups(&self, queue: &QueueId) -> Wakeups {
+        Jobs::wakeups(&*self.0, queue)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_cannot_be_extended_takes_no_other_with_it() {
+    let client = Arc::new(memory::Store::new().connect());
+    let jobs = Arc::new(Partial(client.clone()));
+    let coordinator = Coordinator::builder(client).jobs(jobs).clock(Clock::Tokio).build().unwrap();
+    let receive = ReceiveOptions::default().with_visibility(TTL);
+    let mut taken = Vec::new();
+    for queue in ["bad", "good"] {
+        coordinator.push(&name(queue), vec![Item::new("x")], &PushOptions::default()).await.unwrap();
+        taken.extend(coordinator.receive(&name(queue), &receive).await.unwrap());
+    }
+    let guard = coordinator.acquire(&name("l"), &options()).await.unwrap();
+    sleep(TTL * 3).await;
+    assert_eq!(taken.iter().map(Delivery::is_held).collect::<Vec<_>>(), [false, true]);
+    assert!(guard.is_held());
 }

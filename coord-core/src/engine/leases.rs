@@ -7,9 +7,10 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::future::{join, join_all};
 
 use crate::{
-    FencingToken, Guarantees, Result,
+    Error, FencingToken, Guarantees, Result,
     spi::{
         Claim, ClaimId, Claims, Grant, HandOver, Line, LineId, Renewal, Standing, Wakeups,
         jobs::{ItemId, Jobs, QueueId, Settled, Settlement, Word},
@@ -60,23 +61,29 @@ impl Leases {
         self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Extends deliveries, a request for each queue.
-    async fn extend(&self, grants: Vec<(usize, Delivery, Duration)>, answers: &mut [Renewal]) -> Result<()> {
-        let Some(jobs) = &self.jobs else { return Ok(()) };
+    /// Extends deliveries, a request for each queue, all at the same time. The answers, each with its place, of the queues that
+    /// answered, and the errors of the others.
+    async fn extend(&self, grants: Vec<(usize, Delivery, Duration)>) -> (Vec<(usize, Renewal)>, Vec<Error>) {
+        let Some(jobs) = &self.jobs else { return Default::default() };
         let mut queues = BTreeMap::<_, Vec<_>>::new();
         for (place, delivery, ttl) in grants {
             queues.entry(delivery.queue.clone()).or_default().push((place, delivery.say(Word::Extend(ttl))));
         }
-        for (queue, said) in queues {
+        let settling = queues.into_iter().map(|(queue, said)| async move {
             let (places, said): (Vec<_>, Vec<_>) = said.into_iter().unzip();
-            for (place, settled) in places.into_iter().zip(jobs.settle(&queue, &said).await?) {
-                answers[place] = match settled {
-                    Settled::Done => Renewal::Renewed,
-                    Settled::Stale => Renewal::Lost,
-                };
+            Ok(places.into_iter().zip(jobs.settle(&queue, &said).await?))
+        });
+        let (mut answers, mut failed) = (Vec::new(), Vec::new());
+        for settled in join_all(settling).await {
+            match settled {
+                Ok(settled) => answers.extend(settled.map(|(place, settled)| match settled {
+                    Settled::Done => (place, Renewal::Renewed),
+                    Settled::Stale => (place, Renewal::Lost),
+                })),
+                Err(error) => failed.push(error),
             }
         }
-        Ok(())
+        (answers, failed)
     }
 }
 
@@ -104,12 +111,20 @@ impl Claims for Leases {
         let places: Vec<_> =
             (0..grants.len()).filter(|at| deliveries.iter().all(|(place, ..)| place != at)).collect();
         let claims: Vec<_> = places.iter().map(|at| grants[*at].clone()).collect();
-        let extended = self.extend(deliveries, &mut answers).await;
-        if claims.is_empty() {
-            return extended.map(|()| answers);
+        let renewing =
+            async { if claims.is_empty() { Ok(Vec::new()) } else { self.claims.renew(&claims).await } };
+        // Neither store waits for the other, and trouble with one of them, or with one queue, loses nothing that was renewed.
+        let ((mut known, mut failed), renewed) = join(self.extend(deliveries), renewing).await;
+        match renewed {
+            Ok(renewed) => known.extend(places.into_iter().zip(renewed)),
+            Err(error) => failed.push(error),
         }
-        // Trouble with the one store must not lose what the other has renewed.
-        for (at, renewal) in places.into_iter().zip(self.claims.renew(&claims).await?) {
+        match failed.pop() {
+            Some(error) if known.is_empty() => return Err(error),
+            Some(error) => tracing::debug!(%error, "some of what is held was not renewed"),
+            None => {}
+        }
+        for (at, renewal) in known {
             answers[at] = renewal;
         }
         Ok(answers)
