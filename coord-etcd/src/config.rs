@@ -22,6 +22,7 @@ use coord_core::{Error, ErrorKind, Namespace, Result};
 /// | `namespace=NAME` | the namespace of the coordinator that [`connect`](crate::connect) makes |
 /// | `layout=interop` | [`Layout::Interop`] |
 /// | `strict=true` | [`Config::with_strict`] |
+/// | `accept=WEAKNESS` | [`Config::with_accepted`]; may be there several times |
 /// | `timeout=SECONDS` | [`Config::with_timeout`] |
 /// | `ca=PATH` | [`Config::with_ca`] |
 /// | `user=`, `password=` | as in the URL's own places |
@@ -46,8 +47,12 @@ pub struct Config {
     namespace: Namespace,
     layout: Layout,
     strict: bool,
+    accepted: Vec<&'static str>,
     timeout: Duration,
 }
+
+/// What a weakness may be called.
+const WEAKNESSES: [&str; 5] = ["members", "endpoints", "reachable", "version", "alarm"];
 
 /// The address of one member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +70,9 @@ pub enum Layout {
     Own,
     /// Locks and elections stand at exactly their names, as `etcdctl lock`, `etcdctl elect` and Go's package `concurrency` put
     /// them there: a key `<name>/<lease in hexadecimal digits>` for each contender, in the order of creation. All of them
-    /// exclude each other. In a namespace that is not the default, the name is the namespace, `/` and the name.
+    /// exclude each other. In a namespace that is not the default, the name is the namespace, `/` and the name; so `x` in the
+    /// namespace `team` and `team/x` in the default one are the same lock. Names that begin with `coord/`, and `coord` itself, are
+    /// refused: the keys of this library are there.
     ///
     /// Every key behind `<name>/` contends, as it does for those clients: so `a` is not free while somebody holds `a/b`. Readers
     /// of a lock share it among themselves and exclude the others. The token of any contender is the revision that created
@@ -112,6 +119,7 @@ impl Config {
             namespace: Namespace::default(),
             layout: Layout::default(),
             strict: false,
+            accepted: Vec::new(),
             timeout: Self::DEFAULT_TIMEOUT,
         }
     }
@@ -168,6 +176,17 @@ impl Config {
         }
     }
 
+    /// Refuses what contradicts itself.
+    fn check(self) -> Result<Self> {
+        if self.ca.is_some() && !self.tls {
+            return Err(invalid("trusted certificates were named, and TLS was not asked for"));
+        }
+        if self.timeout.is_zero() {
+            return Err(invalid("the timeout is zero"));
+        }
+        Ok(self)
+    }
+
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         match key {
             "namespace" => self.namespace = Namespace::new(value)?,
@@ -177,6 +196,12 @@ impl Config {
                     "interop" => Layout::Interop,
                     _ => return Err(invalid("the layout is own or interop")),
                 }
+            }
+            "accept" => {
+                let known = WEAKNESSES.into_iter().find(|known| *known == value);
+                let known = known
+                    .ok_or_else(|| invalid(format_args!("accept is one of {}", WEAKNESSES.join(", "))))?;
+                self.accepted.push(known);
             }
             "strict" => {
                 self.strict = match value {
@@ -198,8 +223,12 @@ impl Config {
             "ca" => self.ca = Some(value.into()),
             "user" => self.user = Some(value.to_owned()),
             "password" => self.password = Some(Secret(value.to_owned())),
-            // The value may be a secret.
-            _ => return Err(invalid(format_args!("there is no parameter {key:?}"))),
+            // It may be a part of a password in which a `?` was not written as %3F.
+            _ => {
+                return Err(invalid(
+                    "a parameter is unknown; there are namespace, layout, strict, accept, timeout, ca, user and password",
+                ));
+            }
         }
         Ok(())
     }
@@ -227,7 +256,7 @@ impl Config {
         self
     }
 
-    /// Trusting the certificates in this PEM file, with TLS. It has no meaning without TLS. Without it nobody is trusted.
+    /// Trusting the certificates in this PEM file. Without TLS it is refused when the client is opened.
     #[must_use]
     pub fn with_ca(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca = Some(path.into());
@@ -273,10 +302,23 @@ impl Config {
     }
 
     /// Refuses a cluster, with [`ErrorKind::Unsupported`], that does not survive the loss of one member, of which members cannot
-    /// be reached, or whose version is known to be defective. [`Store::weaknesses`](crate::Store::weaknesses) has the list.
+    /// be reached, or whose version is known to be defective, but for what is [accepted](Config::with_accepted). [`Store::weaknesses`](crate::Store::weaknesses) has the list.
     #[must_use]
     pub fn with_strict(mut self, strict: bool) -> Self {
         self.strict = strict;
+        self
+    }
+
+    /// Whether a strict client takes this weakness all the same.
+    pub(crate) fn accepts(&self, weakness: &str) -> bool {
+        self.accepted.contains(&weakness)
+    }
+
+    /// Takes a cluster that has this [weakness](crate::Store::weaknesses) in spite of [`Config::with_strict`], by the name of its
+    /// setting: `version` for one that cannot be upgraded yet. It is told of as before. A name that there is not accepts nothing.
+    #[must_use]
+    pub fn with_accepted(mut self, weakness: &str) -> Self {
+        self.accepted.extend(WEAKNESSES.into_iter().find(|known| *known == weakness));
         self
     }
 
@@ -286,7 +328,7 @@ impl Config {
         self.timeout
     }
 
-    /// With this timeout, cut at [`Config::MAX_TIMEOUT`].
+    /// With this timeout, cut at [`Config::MAX_TIMEOUT`]. None at all is refused when the client is opened.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.min(Self::MAX_TIMEOUT);
@@ -366,19 +408,19 @@ pub trait IntoConfig {
     /// The configuration that it stands for.
     ///
     /// # Errors
-    /// As [`Config::parse`].
+    /// As [`Config::parse`]; and [`ErrorKind::InvalidInput`] for a [`Config`] that contradicts itself.
     fn into_config(self) -> Result<Config>;
 }
 
 impl IntoConfig for Config {
     fn into_config(self) -> Result<Config> {
-        Ok(self)
+        self.check()
     }
 }
 
 impl IntoConfig for &Config {
     fn into_config(self) -> Result<Config> {
-        Ok(self.clone())
+        self.clone().check()
     }
 }
 
@@ -437,6 +479,8 @@ mod tests {
             "etcd://:hunter2@h",
             "etcd://me@h",
             "etcd://h?hunter=hunter2",
+            "etcd://me:123?hunter2@h",
+            "etcd://h?accept=hunter2",
             "etcd://h?layout=x",
             "etcd://h?strict=yes",
             "etcd://h?timeout=0",
@@ -455,6 +499,23 @@ mod tests {
         assert_eq!(Config::parse("http://h").unwrap_err().kind(), ErrorKind::Unsupported);
         #[cfg(not(feature = "tls"))]
         assert_eq!(Config::parse("etcds://h").unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for config in [Config::new("h", 1).with_ca("/x"), Config::new("h", 1).with_timeout(Duration::ZERO)] {
+            assert_eq!((&config).into_config().unwrap_err().kind(), ErrorKind::InvalidInput);
+            assert_eq!(config.into_config().unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn a_weakness_is_accepted_by_its_name() {
+        let config = Config::parse("etcd://h?strict=true&accept=version&accept=members").unwrap();
+        assert!(config.accepts("version") && config.accepts("members") && !config.accepts("alarm"));
+        let built =
+            Config::new("h", 2379).with_strict(true).with_accepted("version").with_accepted("members");
+        assert_eq!(config, built.with_accepted("hunter2"));
     }
 
     #[test]

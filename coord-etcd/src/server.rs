@@ -9,8 +9,8 @@ use coord_core::{
 use etcd_client::{AlarmAction, AlarmType};
 
 use crate::{
-    client::{Resend, Shared},
-    config::Layout,
+    client::Shared,
+    config::{Config, Layout},
 };
 
 /// How many members a cluster has that survives the loss of one.
@@ -143,9 +143,10 @@ impl Server {
             .with_weaknesses(self.weaknesses())
     }
 
-    /// Refuses what weakens the promises.
-    pub(crate) fn insist(&self, cluster: &dyn fmt::Display) -> Result<()> {
-        let weaknesses = self.weaknesses();
+    /// Refuses what weakens the promises and is not accepted.
+    pub(crate) fn insist(&self, config: &Config) -> Result<()> {
+        let mut weaknesses = self.weaknesses();
+        weaknesses.retain(|weakness| !config.accepts(weakness.setting));
         if weaknesses.is_empty() {
             return Ok(());
         }
@@ -153,33 +154,31 @@ impl Server {
         let list = list.join(". ");
         Err(Error::new(
             ErrorKind::Unsupported,
-            format!("the etcd cluster {cluster} is refused, because strict was asked for: {list}"),
+            format!("the etcd cluster {config} is refused, because strict was asked for: {list}"),
         ))
     }
 }
 
 /// What is known to be wrong with a version, and which one to use: from the change logs of etcd 3.4 and 3.5.
 fn defect(version: &str) -> Option<(&'static str, &'static str)> {
+    const OF_3_4: &str = "upgrade to 3.4.31 or newer";
+    const OF_3_5: &str = "upgrade to 3.5.13 or newer";
+    const REVOKES: &str = "a leader that stood still while another was elected may end leases that are kept, and so have two hold one \
+                           lock until the first one's next renewal (etcd#15247)";
     match numbers(version) {
-        (3, 4, ..=7) => Some((
-            "with users, its members may come to disagree about the data (etcd#11651)",
-            "upgrade to 3.4.22 or newer",
-        )),
-        (3, 4, ..=19) => {
-            Some(("a new leader may answer reads with old data (etcd#14258)", "upgrade to 3.4.22 or newer"))
+        (3, 4, ..=7) => {
+            Some(("with users, its members may come to disagree about the data (etcd#11651)", OF_3_4))
         }
-        (3, 4, ..=20) => Some((
-            "a cluster of one may forget what it answered, when it crashes (etcd#14423)",
-            "upgrade to 3.4.22 or newer",
-        )),
-        (3, 5, ..=2) => Some((
-            "after a crash its members may disagree about the data (etcd#13766)",
-            "upgrade to 3.5.6 or newer",
-        )),
-        (3, 5, ..=4) => Some((
-            "a cluster of one may forget what it answered, when it crashes (etcd#14370)",
-            "upgrade to 3.5.6 or newer",
-        )),
+        (3, 4, ..=19) => Some(("a new leader may answer reads with old data (etcd#14258)", OF_3_4)),
+        (3, 4, ..=20) => {
+            Some(("a cluster of one may forget what it answered, when it crashes (etcd#14423)", OF_3_4))
+        }
+        (3, 4, ..=30) => Some((REVOKES, OF_3_4)),
+        (3, 5, ..=2) => Some(("after a crash its members may disagree about the data (etcd#13766)", OF_3_5)),
+        (3, 5, ..=4) => {
+            Some(("a cluster of one may forget what it answered, when it crashes (etcd#14370)", OF_3_5))
+        }
+        (3, 5, ..=12) => Some((REVOKES, OF_3_5)),
         _ => None,
     }
 }
@@ -193,7 +192,7 @@ fn numbers(version: &str) -> (u32, u32, u32) {
 impl Shared {
     /// Asks the cluster, and all members that are named, what they are.
     pub(crate) async fn ask_server(&self, min_ttl: Duration) -> Server {
-        let list = self.ask(Resend::Yes, |mut link| async move { link.client.member_list().await }).await;
+        let list = self.ask(|mut link| async move { link.client.member_list().await }).await;
         let list = list.ok().map(|list| list.value);
         let members = list.as_ref().map(|list| list.members().iter().filter(|one| !one.is_learner()).count());
         let told = (0..self.links.count()).map(async |at| {
@@ -204,9 +203,8 @@ impl Shared {
             tokio::time::timeout(TO_TELL, telling).await.ok()?
         });
         let told: Vec<_> = futures_util::future::join_all(told).await.into_iter().flatten().collect();
-        let alarms = self.ask(Resend::Yes, |mut link| async move {
-            link.client.alarm(AlarmAction::Get, AlarmType::None, None).await
-        });
+        let alarms = self
+            .ask(|mut link| async move { link.client.alarm(AlarmAction::Get, AlarmType::None, None).await });
         let alarms = alarms.await.ok().map(|answer| {
             let name = |alarm| match alarm {
                 AlarmType::None => None,
@@ -261,7 +259,8 @@ mod tests {
     #[test]
     fn what_weakens_is_named() {
         assert_eq!(strong().weaknesses(), []);
-        assert!(strong().insist(&"x").is_ok());
+        let config = Config::new("x", 1);
+        assert!(strong().insist(&config).is_ok());
         let version = |version: &str| BTreeSet::from([version.to_owned()]);
         let table = [
             (Server { members: Some(1), reached: (1, 1), ..strong() }, vec!["members"], Durability::Power),
@@ -276,7 +275,8 @@ mod tests {
             let found: Vec<_> = server.weaknesses().iter().map(|weakness| weakness.setting).collect();
             assert_eq!(found, settings);
             assert_eq!(server.guarantees(Layout::Own).durability, durability, "{found:?}");
-            assert_eq!(server.insist(&"x").unwrap_err().kind(), ErrorKind::Unsupported);
+            assert_eq!(server.insist(&config).unwrap_err().kind(), ErrorKind::Unsupported);
+            assert!(server.insist(&config.clone().with_accepted(settings[0])).is_ok());
         }
     }
 
@@ -285,10 +285,13 @@ mod tests {
         for (version, fine) in [
             ("3.4.3", false),
             ("3.4.20", false),
-            ("3.4.23", true),
+            ("3.4.23", false),
+            ("3.4.30", false),
+            ("3.4.31", true),
             ("3.5.0", false),
             ("3.5.4", false),
-            ("3.5.6", true),
+            ("3.5.12", false),
+            ("3.5.13", true),
             ("3.6.0-rc.1", true),
         ] {
             assert_eq!(defect(version).is_none(), fine, "{version}");
