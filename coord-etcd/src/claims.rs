@@ -5,14 +5,18 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use coord_core::{
-    Error, ErrorKind, FencingToken, Guarantees, Result,
+    Effect, Error, ErrorKind, FencingToken, Guarantees, Result,
     clock::{Clock, Moment},
-    spi::{Claim, ClaimId, Claims, Grant, HandOver, Holder, Kind, Line, LineId, Renewal, Standing, Wakeups},
+    spi::{
+        Claim, ClaimId, Claims, Grant, HandOver, Holder, Kind, Line, LineId, Renewal, Standing, Wakeup,
+        Wakeups,
+    },
 };
 use etcd_client::{KeyValue, Txn, TxnOpResponse};
+use futures_util::stream;
 
 use crate::{
-    client::{Answer, Resend, Shared, Store, seconds},
+    client::{Answer, Shared, Store, seconds},
     error::{is_lease_gone, misread},
     leases::Lease,
     lines::{self, ClaimKeys, LineKeys},
@@ -35,38 +39,56 @@ impl Claims for Store {
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Standing> {
-        self.shared.claim(claim).await
+        let claimed = self.shared.in_time(self.shared.claim(claim)).await;
+        self.shared.suspect_of(&claimed, &claim.line, claim.id);
+        claimed
     }
 
     async fn renew(&self, grants: &[Grant]) -> Result<Vec<Renewal>> {
-        self.shared.renew(grants).await
+        self.shared.in_time(self.shared.renew(grants)).await
     }
 
     async fn set_value(&self, grant: &Grant, value: &[u8]) -> Result<Renewal> {
-        self.shared.set_value(grant, value).await
+        self.shared.in_time(self.shared.set_value(grant, value)).await
     }
 
     async fn withdraw(&self, line: &LineId, id: ClaimId) -> Result<()> {
-        self.shared.withdraw(line, id).await
+        self.shared.in_time(self.shared.withdraw(line, id)).await
     }
 
     async fn hand_over(&self, from: &Grant, to: ClaimId) -> Result<HandOver> {
-        self.shared.hand_over(from, to).await
+        self.shared.in_time(self.shared.hand_over(from, to)).await
     }
 
     async fn adopt(&self, from: &Grant, to: ClaimId) -> Result<Renewal> {
-        self.shared.adopt(from, to).await
+        let adopted = self.shared.in_time(self.shared.adopt(from, to)).await;
+        self.shared.suspect_of(&adopted, &from.line, to);
+        adopted
     }
 
     async fn line(&self, line: &LineId) -> Result<Line> {
-        self.shared.line(line).await
+        self.shared.in_time(self.shared.line(line)).await
     }
 
     fn wakeups(&self, line: &LineId, id: Option<ClaimId>) -> Wakeups {
-        match id {
-            Some(id) => self.shared.hub.claim(id),
-            None => self.shared.hub.prefix(self.shared.line_keys(line).prefix, Of::All),
+        let hub = &self.shared.hub;
+        let keys = match id {
+            Some(id) => return hub.claim(id),
+            None => self.shared.line_keys(line),
+        };
+        let places = hub.prefix(keys.prefix, Of::All);
+        if !keys.shared {
+            return places;
         }
+        // That somebody was granted stands in its record alone.
+        let records = hub.prefix(keys.records, Of::All);
+        Wakeups::new(stream::unfold((places, records), |(mut places, mut records)| async move {
+            tokio::select! {
+                _ = places.next() => {}
+                _ = records.next() => {}
+            }
+            Some((Wakeup::LookAgain, (places, records)))
+        }))
     }
 
     async fn close(&self) -> Result<()> {
@@ -117,6 +139,7 @@ pub(crate) enum Seen {
 
 impl Shared {
     async fn claim(&self, claim: &Claim) -> Result<Standing> {
+        self.line_keys(&claim.line).check()?;
         for _ in 0..JOINS {
             if let Some(standing) = self.claim_once(claim).await? {
                 return Ok(standing);
@@ -124,6 +147,17 @@ impl Shared {
         }
         let message = format!("the etcd cluster {}: the lease ends as soon as it is made", self.config);
         Err(Error::new(ErrorKind::Unavailable, message).with_unknown_effect())
+    }
+
+    /// After an error that says that a claim may be in the line: a copy of its request may come yet.
+    fn suspect_of<T>(&self, outcome: &Result<T>, line: &LineId, id: ClaimId) {
+        if outcome.as_ref().is_err_and(|error| error.effect() == Effect::Unknown)
+            && let Some(held) = self.registry.get(line, id)
+        {
+            held.lease.suspect();
+            // Whoever sweeps looks for it.
+            self.registry.changed.notify_one();
+        }
     }
 
     /// `None`: its lease ended meanwhile, so that it has to join again.
@@ -178,14 +212,15 @@ impl Shared {
         let (seen, term) = match seen {
             Ok(seen) => seen,
             Err(error) if is_lease_gone(&error) => {
-                lease.end();
+                self.lease_ended(&lease);
                 self.registry.remove(claim.id, joining.held.serial);
                 return Ok(None);
             }
             Err(error) => {
-                if error.effect() == coord_core::Effect::Unknown {
+                if error.effect() == Effect::Unknown {
                     lease.suspect();
-                } else if !looked && !doubtful {
+                } else if !looked && !doubtful && !joining.held.alone {
+                    // One with a lease of its own takes it again at the next try.
                     self.registry.remove(claim.id, joining.held.serial);
                 }
                 return Err(error);
@@ -197,7 +232,7 @@ impl Shared {
             None => false,
         };
         if !alive {
-            lease.end();
+            self.lease_ended(&lease);
             self.registry.remove(claim.id, joining.held.serial);
             return Ok(None);
         }
@@ -239,13 +274,13 @@ impl Shared {
                 })
             }
             Seen::Outside { first, .. } => {
-                self.abandon(&joining.held).await;
+                self.abandon(&joining.held);
                 self.registry.remove(id, serial);
                 Some(Standing::Refused(first))
             }
             Seen::Gone => {
                 self.hub.settled(id);
-                self.abandon(&joining.held).await;
+                self.abandon(&joining.held);
                 self.registry.remove(id, serial);
                 None
             }
@@ -414,18 +449,16 @@ impl Shared {
         if line.shared { self.lone_lease(seconds).await.map(Arc::new) } else { self.lease(seconds).await }
     }
 
-    /// Ends the lease of a claim that has one of its own and did not get in. It ends by itself otherwise.
-    pub(crate) async fn abandon(&self, held: &Held) {
-        if held.alone
-            && let Err(error) = self.revoke(held.lease.id).await
-        {
-            tracing::debug!(%error, "a lease that nobody needs ends by itself");
+    /// Ends the lease of a claim that has one of its own and did not get in.
+    fn abandon(&self, held: &Held) {
+        if held.alone {
+            self.give_up(held.lease.id);
         }
     }
 
     /// Sends a transaction about a claim; a copy that may still arrive is remembered.
     pub(crate) async fn send(&self, joining: &Joining<'_>, txn: Txn) -> Result<Answer> {
-        let answer = self.txn(txn, Resend::Yes).await?;
+        let answer = self.txn(txn).await?;
         if answer.repeated {
             joining.held.lease.suspect();
         }

@@ -25,7 +25,7 @@ use crate::{
     wakeups::Hub,
 };
 
-/// How long a member may be silent before the next one is asked, where a request may be sent again.
+/// How long a member may be silent before the next one is asked.
 pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 
 /// How often all members may refuse a connection before the operation fails.
@@ -33,15 +33,6 @@ const ROUNDS: usize = 2;
 
 /// How long an operation of several requests may take.
 const TO_ANSWER: Duration = Duration::from_secs(10);
-
-/// Whether a request may be sent again when it is not known what became of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Resend {
-    /// It finds what its first copy did, and a copy that comes late does no harm.
-    Yes,
-    /// Only if it is certain that nothing was done.
-    No,
-}
 
 /// A store of claims, values and jobs in an etcd cluster; one client of it.
 ///
@@ -74,7 +65,6 @@ pub(crate) struct Shared {
 pub(crate) struct Asked<T> {
     pub(crate) value: T,
     /// Whether an earlier copy of it was sent of which it is not known what became: it may still take effect.
-    #[allow(dead_code)]
     pub(crate) repeated: bool,
 }
 
@@ -86,33 +76,27 @@ pub(crate) struct Answer {
     /// The store's revision after it; that of its changes, if it changed anything.
     pub(crate) revision: i64,
     /// The term of the leader, as the member knew it after the transaction.
-    #[allow(dead_code)]
     pub(crate) term: u64,
     /// One for each operation of the branch that was taken.
     pub(crate) parts: Vec<TxnOpResponse>,
     /// Whether an earlier copy of it was sent of which it is not known what became: it may still take effect.
-    #[allow(dead_code)]
     pub(crate) repeated: bool,
 }
 
 /// What a read was answered.
 #[derive(Debug)]
-#[allow(dead_code)]
 pub(crate) struct Found {
     pub(crate) kvs: Vec<KeyValue>,
     /// The store's revision when it was read.
     pub(crate) revision: i64,
     /// The term of the leader, as the member knew it then.
     pub(crate) term: u64,
-    /// How many keys there are in the range, with those beyond the limit.
-    pub(crate) count: i64,
     /// Whether there are more than the limit allowed.
     pub(crate) more: bool,
 }
 
 /// A lease, as the server tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(dead_code)]
 pub(crate) struct LeaseState {
     /// How long it was granted for.
     pub(crate) granted: Duration,
@@ -127,7 +111,7 @@ impl Store {
     /// as it lives. It answers within about ten seconds.
     ///
     /// # Cancel safety
-    /// Cancel safe: nothing is left behind.
+    /// Cancel safe: nothing is left behind but a lease, for the shortest time that the server grants.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a URL that cannot be used, and a server whose certificate is not trusted;
@@ -209,15 +193,14 @@ impl fmt::Debug for Store {
     }
 }
 
-#[allow(dead_code, reason = "an interface within the crate")]
 impl Shared {
     /// One transaction.
     ///
     /// # Errors
     /// As the server's; within the timeout of the configuration.
-    pub(crate) async fn txn(&self, txn: Txn, resend: Resend) -> Result<Answer> {
+    pub(crate) async fn txn(&self, txn: Txn) -> Result<Answer> {
         let asked = self
-            .ask(resend, |mut link| {
+            .ask(|mut link| {
                 let txn = txn.clone();
                 async move { link.kv.txn(txn).await }
             })
@@ -236,7 +219,7 @@ impl Shared {
     pub(crate) async fn get(&self, key: impl Into<Vec<u8>>, options: GetOptions) -> Result<Found> {
         let key = key.into();
         let mut found = self
-            .ask(Resend::Yes, |mut link| {
+            .ask(|mut link| {
                 let (key, options) = (key.clone(), options.clone());
                 async move { link.kv.get(key, Some(options)).await }
             })
@@ -245,7 +228,6 @@ impl Shared {
         Ok(Found {
             revision: found.header().map_or(0, etcd_client::ResponseHeader::revision),
             term: found.header().map_or(0, etcd_client::ResponseHeader::raft_term),
-            count: found.count(),
             more: found.more(),
             kvs: found.take_kvs(),
         })
@@ -257,7 +239,7 @@ impl Shared {
         // An id of ours, so that the request can be sent again.
         let id = fastrand::i64(1..i64::MAX);
         let granted = self
-            .ask(Resend::Yes, |mut link| async move {
+            .ask(|mut link| async move {
                 link.lease.grant(seconds, Some(LeaseGrantOptions::new().with_id(id))).await
             })
             .await;
@@ -271,27 +253,9 @@ impl Shared {
         }
     }
 
-    /// One keep-alive, so that the lease runs for its whole TTL again. `false`: it has ended.
-    ///
-    /// A leader that was replaced and does not know it yet may answer too.
-    pub(crate) async fn keep_alive(&self, id: i64) -> Result<bool> {
-        let kept = self
-            .ask(Resend::Yes, |mut link| async move {
-                match link.lease.keep_alive(id).await {
-                    // The driver's own word for a lease that has ended, in place of the answer.
-                    Err(etcd_client::Error::LeaseKeepAliveError(text)) if text == "lease not found" => {
-                        Ok(false)
-                    }
-                    kept => kept.map(|_| true),
-                }
-            })
-            .await?;
-        Ok(kept.value)
-    }
-
     /// Ends a lease and all its keys. Nothing happens if it has ended.
     pub(crate) async fn revoke(&self, id: i64) -> Result<()> {
-        let revoked = self.ask(Resend::Yes, |mut link| async move { link.lease.revoke(id).await }).await;
+        let revoked = self.ask(|mut link| async move { link.lease.revoke(id).await }).await;
         match revoked {
             Err(error) if !is_lease_gone(&error) => Err(error),
             _ => Ok(()),
@@ -303,7 +267,7 @@ impl Shared {
         let options =
             if keys { LeaseTimeToLiveOptions::new().with_keys() } else { LeaseTimeToLiveOptions::new() };
         let state = self
-            .ask(Resend::Yes, |mut link| {
+            .ask(|mut link| {
                 let options = options.clone();
                 async move { link.lease.time_to_live(id, Some(options)).await }
             })
@@ -336,10 +300,13 @@ impl Shared {
 
     /// Sends a request until it is answered or the time is over: to the member in use, and to the next one if that fails.
     ///
+    /// So it may arrive more than once, and late. It must find what its first copy did, and do no harm later: be pinned to what it is
+    /// about, or put something on a lease that is looked through.
+    ///
     /// # Errors
     /// What was answered, or why nobody did. It says that the request may have taken effect unless it is certain that no copy
     /// of it did.
-    pub(crate) async fn ask<T, F>(&self, resend: Resend, call: impl Fn(Link) -> F) -> Result<Asked<T>>
+    pub(crate) async fn ask<T, F>(&self, call: impl Fn(Link) -> F) -> Result<Asked<T>>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
@@ -352,8 +319,7 @@ impl Shared {
                 return Err(with_doubt(closed(), unknown));
             }
             let left = end.since(Clock::System.now());
-            let patience =
-                if self.links.count() > 1 && resend == Resend::Yes { left.min(SILENCE) } else { left };
+            let patience = if self.links.count() > 1 { left.min(SILENCE) } else { left };
             if patience.is_zero() {
                 return Err(too_slow(&self.config, unknown));
             }
@@ -377,7 +343,7 @@ impl Shared {
             };
             let doubt = error.effect() == Effect::Unknown;
             unknown |= doubt;
-            if error.kind() != ErrorKind::Unavailable || (doubt && resend == Resend::No) {
+            if error.kind() != ErrorKind::Unavailable {
                 return Err(with_doubt(error, unknown));
             }
             tries += 1;

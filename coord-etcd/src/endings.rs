@@ -1,7 +1,7 @@
 //! How claims end: withdrawn, expired, and those that nobody knows of; and how a line is read.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 
 use crate::{
     claims::{foreign, token_of, unread},
-    client::{Resend, Shared, Store},
+    client::{Shared, Store},
     keys,
     leases::Lease,
     lines::{self, LineKeys},
@@ -63,8 +63,8 @@ const AT_A_TIME: usize = 16;
 /// How many leases of others are asked for how long they run, to show a line.
 const ASKED: usize = 8;
 
-/// How long the client may take to end its leases.
-const TO_CLOSE: Duration = Duration::from_secs(2);
+/// How long the client may take to end leases that it does not need.
+const TO_REVOKE: Duration = Duration::from_secs(2);
 
 impl Shared {
     pub(crate) async fn withdraw(&self, line: &LineId, id: ClaimId) -> Result<()> {
@@ -83,10 +83,9 @@ impl Shared {
     pub(crate) async fn bury(&self, id: ClaimId, held: &Held) -> Result<()> {
         if held.alone {
             // Its keys end with its lease. If somebody adopted it, they are on another one.
-            let leases = std::iter::once(&held.lease).chain(&held.moving);
-            for lease in leases {
+            for lease in held.leases() {
                 self.revoke(lease.id).await?;
-                lease.end();
+                self.lease_ended(lease);
             }
             self.registry.remove(id, held.serial);
             return Ok(());
@@ -108,7 +107,7 @@ impl Shared {
                 None => vec![lines::is_on(&keys.place, held.lease.id)],
             };
             let txn = Txn::new().when(when).and_then(lines::delete(keys)).or_else([lines::get(&keys.record)]);
-            let answer = self.txn(txn, Resend::Yes).await?;
+            let answer = self.txn(txn).await?;
             let [TxnOpResponse::Get(found)] = &answer.parts[..] else { break };
             // A request without an answer may have changed it; and somebody may have adopted it.
             match found.kvs().first() {
@@ -142,7 +141,7 @@ impl Shared {
                 // It is not known whether it is there.
                 None => Txn::new().and_then([look]),
             };
-            let answer = self.txn(txn, Resend::Yes).await?;
+            let answer = self.txn(txn).await?;
             let [TxnOpResponse::Get(found)] = &answer.parts[..] else { return Ok(()) };
             let newest = found.kvs().iter().map(KeyValue::create_revision).max();
             // What was found is this claim's, for another one of its id would have entered before it joined.
@@ -155,24 +154,42 @@ impl Shared {
         Err(Error::new(ErrorKind::Unavailable, message).with_unknown_effect())
     }
 
-    /// Deletes the keys of all claims that have ended.
-    pub(crate) async fn bury_ended(&self) -> Result<()> {
-        let ended = self.registry.ended();
+    /// Deletes the keys of claims that have ended. Answers on which leases there may be keys of them still, and what went wrong.
+    pub(crate) async fn bury_all(&self, ended: Vec<(ClaimId, Held)>) -> (HashSet<i64>, Option<Error>) {
         let burials = ended.into_iter().map(|(id, held)| async move {
             // It may have joined again while others were buried.
             if !self.registry.has(id, held.serial) {
-                return Ok(());
+                return None;
             }
             self.hub.settled(id);
             self.hub.hint_claim(id);
-            self.bury(id, &held).await
+            let error = self.bury(id, &held).await.err()?;
+            Some((held, error))
         });
         let mut burials = futures_util::stream::iter(burials).buffer_unordered(AT_A_TIME);
-        let mut outcome = Ok(());
+        let (mut left, mut failed) = (HashSet::new(), None);
         while let Some(buried) = burials.next().await {
-            outcome = outcome.and(buried);
+            let Some((held, error)) = buried else { continue };
+            tracing::debug!(%error, "a claim that has ended is not deleted yet");
+            left.extend(held.leases().map(|lease| lease.id));
+            failed = Some(error);
         }
-        outcome
+        (left, failed)
+    }
+
+    /// Has a lease ended under which nothing stands.
+    pub(crate) fn give_up(&self, lease: i64) {
+        self.leases.unused().push(lease);
+        self.registry.changed.notify_one();
+    }
+
+    /// Ends the leases that were given up. They end by themselves otherwise.
+    async fn revoke_unused(&self) {
+        let unused = std::mem::take(&mut *self.leases.unused());
+        if !unused.is_empty() {
+            let revoked = unused.into_iter().map(|lease| self.revoke(lease));
+            let _ = tokio::time::timeout(TO_REVOKE, futures_util::future::join_all(revoked)).await;
+        }
     }
 
     /// Takes out a claim that is not one of this client.
@@ -196,7 +213,7 @@ impl Shared {
                 lines::is_unchanged(&claim.record, one.version),
             ];
             let txn = Txn::new().when(when).and_then(then);
-            match self.txn(txn, Resend::Yes).await {
+            match self.txn(txn).await {
                 Ok(answer) if answer.succeeded => return Ok(()),
                 Ok(_) => {}
                 Err(error) if crate::error::is_lease_gone(&error) => self.forget_all_rubbish(),
@@ -213,7 +230,7 @@ impl Shared {
         let mut entries = Vec::with_capacity(all.len());
         for one in &all {
             let kv = &one.place;
-            let own = self.registry.left(kv.key(), kv.create_revision());
+            let own = self.registry.left(one.id(), kv.create_revision());
             if own == Some(Duration::ZERO) {
                 // It has expired and is about to be deleted.
                 continue;
@@ -254,7 +271,7 @@ impl Shared {
 
     /// Everybody in a line, in order, and the revision at which they were.
     pub(crate) async fn stood(&self, keys: &LineKeys) -> Result<(Vec<Stood>, i64)> {
-        let answer = self.txn(keys.everybody(), Resend::Yes).await?;
+        let answer = self.txn(keys.everybody()).await?;
         let mut ranges = Vec::new();
         for part in answer.parts {
             let TxnOpResponse::Get(mut get) = part else { return Err(unread()) };
@@ -284,11 +301,9 @@ impl Shared {
     /// How long the claims of others still run, as far as the server tells in whole seconds; for the first few leases.
     async fn ask_ends(&self, kvs: &[KeyValue], entries: &mut [Entry]) {
         let lease_of: HashMap<_, _> = kvs.iter().map(|kv| (kv.create_revision(), kv.lease())).collect();
-        let others: HashMap<_, _> = kvs
-            .iter()
-            .filter(|kv| self.registry.left(kv.key(), kv.create_revision()).is_none())
-            .map(|kv| (kv.lease(), ()))
-            .collect();
+        let others = entries.iter().filter(|one| self.registry.left(one.id, one.token.as_i64()).is_none());
+        let others: HashMap<_, _> =
+            others.filter_map(|one| Some((*lease_of.get(&one.token.as_i64())?, ()))).collect();
         let asked = others.into_keys().take(ASKED).map(async |lease| {
             let state = self.time_to_live(lease, false).await.ok()?;
             Some((lease, state.left.unwrap_or_default()))
@@ -315,7 +330,7 @@ impl Shared {
             tracing::debug!("a claim that nobody knows of is removed");
             let delete = TxnOp::delete(key.clone(), None);
             let txn = Txn::new().when([lines::is_on(&key, lease.id)]).and_then([delete]);
-            self.txn(txn, Resend::Yes).await?;
+            self.txn(txn).await?;
         }
         Ok(())
     }
@@ -336,12 +351,12 @@ fn notice_key(client: &str, id: ClaimId) -> Vec<u8> {
 pub(crate) async fn sweep(shared: Arc<Shared>) {
     let mut audited = Clock::System.now();
     while !shared.is_closed() {
+        shared.revoke_unused().await;
         let suspects: Vec<_> = shared.leases.all().into_iter().filter(|lease| lease.is_suspect()).collect();
         let audit = suspects.iter().map(|lease| lease.granted / 3).min().unwrap_or(Duration::MAX);
-        let next = shared.registry.next_end().unwrap_or(Duration::MAX);
-        let ended = !shared.registry.ended().is_empty();
-        if ended && let Err(error) = shared.bury_ended().await {
-            tracing::debug!(%error, "claims that have ended are not deleted yet");
+        let (ended, next) = shared.registry.ended_or_next();
+        let busy = !ended.is_empty();
+        if shared.bury_all(ended).await.1.is_some() {
             tokio::time::sleep(AGAIN).await;
         }
         let due = audited.after(audit);
@@ -354,12 +369,11 @@ pub(crate) async fn sweep(shared: Arc<Shared>) {
             audited = Clock::System.now();
             continue;
         }
-        if ended {
+        if busy {
             continue;
         }
-        let pause = next.min(until(due)).min(Duration::from_secs(3600));
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(next.min(until(due))) => {}
             () = shared.registry.changed.notified() => {}
         }
     }
@@ -374,11 +388,9 @@ impl Store {
     pub(crate) async fn shut(&self) {
         self.stop();
         let shared = &self.shared;
-        let unused: Vec<_> =
-            shared.leases.all().into_iter().filter(|lease| !shared.registry.uses(lease.id)).collect();
-        let revoked = unused.iter().filter(|lease| !lease.is_gone()).map(|lease| shared.revoke(lease.id));
-        // They end by themselves otherwise.
-        let _ = tokio::time::timeout(TO_CLOSE, futures_util::future::join_all(revoked)).await;
+        let unused = shared.leases.all().into_iter().filter(|lease| !shared.registry.uses(lease.id));
+        unused.filter(|lease| !lease.is_gone()).for_each(|lease| shared.give_up(lease.id));
+        shared.revoke_unused().await;
         self.end();
     }
 }

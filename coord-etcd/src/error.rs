@@ -192,6 +192,12 @@ pub(crate) fn from_etcd(cluster: &dyn fmt::Display, error: Driver) -> Error {
     if nothing_done { error } else { error.with_unknown_effect() }
 }
 
+/// An error of the driver while it connects and logs in: nothing was asked for but to be let in.
+pub(crate) fn from_connecting(cluster: &dyn fmt::Display, error: Driver) -> Error {
+    let Meaning { kind, advice, .. } = of_driver(&error);
+    Error::new(kind, format!("the etcd cluster {cluster}: {advice}")).with_source(error)
+}
+
 /// No answer before the operation's own deadline.
 pub(crate) fn too_slow(cluster: &dyn fmt::Display, sent: bool) -> Error {
     let error = Error::new(ErrorKind::Unavailable, format!("the etcd cluster {cluster}: {SILENT}"));
@@ -223,7 +229,6 @@ pub(crate) fn is_lease_gone(error: &Error) -> bool {
 }
 
 /// Whether a request asked for a revision that was compacted. Nothing was done.
-#[allow(dead_code)]
 pub(crate) fn is_compacted(error: &Error) -> bool {
     said(error, "etcdserver: mvcc: required revision has been compacted")
 }
@@ -303,6 +308,15 @@ mod tests {
             assert_eq!((error.kind(), error.effect()), (kind, effect), "{message}");
             assert!(error.to_string().starts_with("the etcd cluster x: "), "{error}");
         }
+    }
+
+    #[test]
+    fn a_login_without_a_leader_is_known_as_such() {
+        let status = Status::new(Code::Unavailable, "etcdserver: no leader");
+        let error = from_connecting(&"x", Driver::GRpcStatus(status));
+        assert!(is_no_leader(&error));
+        let lost = from_connecting(&"x", Driver::GRpcStatus(Status::new(Code::Unknown, "transport error")));
+        assert_eq!((lost.kind(), lost.effect()), (ErrorKind::Unavailable, Effect::None));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use etcd_client::{Compare, KeyValue, PutOptions, Txn, TxnOp};
 
 use crate::{
     claims::unread,
-    client::{Resend, Shared},
+    client::Shared,
     error::is_lease_gone,
     lines::{self, LineKeys},
     record::Record,
@@ -35,7 +35,7 @@ impl Shared {
         when.push(lines::is_unchanged(kv.key(), kv.mod_revision()));
         let put = TxnOp::put(next.place, kv.value(), Some(PutOptions::new().with_lease(kv.lease())));
         let txn = Txn::new().when(when).and_then([TxnOp::delete(kv.key(), None), put]);
-        match self.txn(txn, Resend::Yes).await {
+        match self.txn(txn).await {
             // Its lease ends just now, and its key with it.
             Err(error) if is_lease_gone(&error) => Ok(()),
             answer => answer.map(drop),
@@ -86,7 +86,7 @@ impl Shared {
                     lines::is_created_at(&next_key, place),
                 ])
                 .and_then([TxnOp::delete(holder_key.clone(), None)]);
-            let answer = self.txn(txn, Resend::Yes).await?;
+            let answer = self.txn(txn).await?;
             if answer.succeeded {
                 if let Some(held) = held {
                     self.registry.remove(from.id, held.serial);

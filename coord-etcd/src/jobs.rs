@@ -118,7 +118,7 @@ impl Jobs for Store {
     }
 
     async fn dead(&self, queue: &QueueId, after: Option<ItemId>, limit: u32) -> Result<Vec<DeadItem>> {
-        self.shared.dead_items(queue, after, limit).await
+        self.shared.in_time(self.shared.dead_items(queue, after, limit)).await
     }
 
     async fn requeue(&self, queue: &QueueId, items: &[ItemId]) -> Result<u64> {
@@ -131,7 +131,7 @@ impl Jobs for Store {
     }
 
     async fn stats(&self, queue: &QueueId) -> Result<QueueStats> {
-        self.shared.queue_stats(queue).await
+        self.shared.in_time(self.shared.queue_stats(queue)).await
     }
 
     async fn purge(&self, queue: &QueueId) -> Result<u64> {

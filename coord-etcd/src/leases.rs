@@ -4,8 +4,11 @@
 //! same time as they do what they do, if it does not surely run long enough already. So a client that stops asking loses what it
 //! has, as it should.
 //!
-//! A leader that was replaced and does not know it yet answers keep-alives too. It is believed only if a linearizable request
-//! through the same member, after the keep-alive, was answered in the same term: then that leader still led.
+//! A leader that was replaced and does not know it yet answers keep-alives too. It is believed only if a linearizable request was
+//! answered in the term that it answered in. Where that request was sent after the keep-alive, that leader still led; where
+//! the two ran side by side, as in a claim, a leader of a later term began after both were sent, and a new leader has all
+//! leases run for their whole TTL from its beginning. Servers with `--experimental-enable-lease-checkpoint` do not, for TTLs of
+//! more than five minutes.
 
 use std::{
     collections::HashMap,
@@ -40,6 +43,8 @@ pub(crate) struct Leases {
     by_seconds: Mutex<HashMap<i64, Arc<Lease>>>,
     /// Whose turn it is to make one.
     granting: tokio::sync::Mutex<()>,
+    /// Those that are to be ended.
+    unused: Mutex<Vec<i64>>,
 }
 
 /// One lease.
@@ -91,6 +96,11 @@ impl Leases {
         self.by_seconds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Leases under which nothing stands, to be ended.
+    pub(crate) fn unused(&self) -> MutexGuard<'_, Vec<i64>> {
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// All leases that are in use.
     pub(crate) fn all(&self) -> Vec<Arc<Lease>> {
         self.by_seconds().values().cloned().collect()
@@ -136,6 +146,12 @@ impl Shared {
             suspect: Mutex::default(),
             keeper: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// A lease has ended, and everything on it.
+    pub(crate) fn lease_ended(&self, lease: &Lease) {
+        lease.gone.store(true, Ordering::Release);
+        self.registry.changed.notify_one();
     }
 
     async fn likely(&self, seconds: i64) -> Option<Arc<Lease>> {
@@ -232,7 +248,7 @@ impl Lease {
                 Ok(Ok(link)) => match tokio::time::timeout(patience, self.exchange(&link, slot.take())).await
                 {
                     Ok(Ok((Kept::Gone, _))) => {
-                        self.end();
+                        shared.lease_ended(self);
                         return Ok(Kept::Gone);
                     }
                     Ok(Ok((Kept::Alive(term), keeper))) => {
@@ -292,11 +308,6 @@ impl Lease {
         }
         let term = answer.header().map_or(0, etcd_client::ResponseHeader::raft_term);
         Ok((Kept::Alive(term), Some(keeper)))
-    }
-
-    /// It has ended, and everything on it.
-    pub(crate) fn end(&self) {
-        self.gone.store(true, Ordering::Release);
     }
 
     pub(crate) fn is_gone(&self) -> bool {

@@ -32,7 +32,8 @@
 //! | a member is killed, stopped or started again, a majority is there | stay | go on growing |
 //! | the leader is killed | stay; their leases begin anew under the next leader, so dead holders are followed later | go on growing |
 //! | no majority is there | holders learn in time that they are lost; nobody is granted anything | |
-//! | the database is full | those that are there are prolonged and leave; no new ones | none are taken |
+//! | the database is full | those that hold are prolonged and leave; nobody else is granted anything. Deliveries cannot be acknowledged, given back or extended, so they come again | none are taken |
+//! | a leader stands still and goes on after another one was elected | stay from 3.4.31 and 3.5.13 on; older versions may end a lease that is kept (etcd#15247), so that two hold one lock until the first one's next renewal | go on growing |
 //! | the cluster is restored from a snapshot | are those of the snapshot | may go back, unless it was restored with `--bump-revision` |
 //!
 //! A token is the revision at which the claim joined the line, the same for all names; so tokens of one name have gaps.
@@ -91,7 +92,7 @@ pub use self::{
 /// name or a decorated store, use [`Store::open`] and [`Coordinator::builder`].
 ///
 /// # Cancel safety
-/// Cancel safe: nothing is left behind.
+/// Cancel safe: nothing is left behind but a lease of a second or two.
 ///
 /// # Errors
 /// As [`Store::open`].

@@ -9,7 +9,7 @@
 //! record, which is made and ends together with the first; in our own layout the two are one.
 
 use coord_core::{
-    Namespace,
+    Error, ErrorKind, Namespace, Result,
     spi::{ClaimId, Kind, LineId},
 };
 use etcd_client::{
@@ -59,6 +59,19 @@ impl LineKeys {
             format!("{}/{}/", line.namespace, line.name).into_bytes()
         };
         Self { end: end_of(&prefix), prefix, records: own, shared, kind: line.kind }
+    }
+
+    /// Whether the line is apart from all else.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a name behind which all keys of this library would contend.
+    pub(crate) fn check(&self) -> Result<()> {
+        if !self.shared || !self.prefix.starts_with(keys::ROOT.as_bytes()) {
+            return Ok(());
+        }
+        let message = "with layout=interop, the etcd backend has no locks and elections called coord or coord/…: its own keys \
+                       stand there; use another name";
+        Err(Error::new(ErrorKind::InvalidInput, message))
     }
 
     /// The keys of a claim that joins on this lease.

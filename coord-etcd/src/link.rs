@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use coord_core::{Error, Result};
+use coord_core::Result;
 use etcd_client::{Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
 use tokio::sync::Notify;
 
 use crate::{
     config::{Config, Secret},
-    error::from_etcd,
+    error::from_connecting,
 };
 
 /// How long making a connection may take.
@@ -47,7 +47,6 @@ pub(crate) struct Link {
     pub(crate) kv: KvClient,
     pub(crate) lease: LeaseClient,
     pub(crate) watch: WatchClient,
-    #[allow(dead_code)]
     pub(crate) client: Client,
 }
 
@@ -139,8 +138,7 @@ impl Links {
         let client = tokio::time::timeout(TO_CONNECT, connecting).await;
         let client = client
             .map_err(|_| crate::error::too_slow(config, false))?
-            // Nothing was asked for but to be let in.
-            .map_err(|error| known(from_etcd(config, error)))?;
+            .map_err(|error| from_connecting(config, error))?;
         Ok(Link {
             at,
             number: self.made.fetch_add(1, Ordering::Relaxed),
@@ -151,13 +149,6 @@ impl Links {
             client,
         })
     }
-}
-
-/// The same error, without the doubt whether something was done.
-fn known(error: Error) -> Error {
-    let message = error.to_string();
-    let message = message.strip_suffix(" (it may have taken effect)").unwrap_or(&message).to_owned();
-    Error::new(error.kind(), message).with_source(error)
 }
 
 fn options(config: &Config) -> Result<ConnectOptions> {
@@ -175,7 +166,7 @@ fn options(config: &Config) -> Result<ConnectOptions> {
 
 #[cfg(feature = "tls")]
 fn tls(config: &Config, options: ConnectOptions) -> Result<ConnectOptions> {
-    use coord_core::ErrorKind;
+    use coord_core::{Error, ErrorKind};
     use etcd_client::{Certificate, TlsOptions};
 
     if !config.tls {

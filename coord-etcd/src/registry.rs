@@ -18,6 +18,9 @@ use tokio::sync::Notify;
 
 use crate::{keys::claim_id, leases::Lease, lines::ClaimKeys, record::Record};
 
+/// How long whoever sweeps may sleep.
+const LONGEST: Duration = Duration::from_secs(3600);
+
 /// The claims of this client.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
@@ -29,6 +32,8 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Claims {
     next: u64,
+    /// When whoever sweeps looks again by itself; `None`: it does not sleep.
+    sleeps: Option<Moment>,
     by_id: HashMap<ClaimId, Held>,
 }
 
@@ -57,6 +62,23 @@ pub(crate) struct Held {
     pub(crate) ended: bool,
     /// Somebody is about to delete it.
     pub(crate) leaving: bool,
+}
+
+impl Held {
+    /// The leases on which its key may be.
+    pub(crate) fn leases(&self) -> impl Iterator<Item = &Arc<Lease>> {
+        std::iter::once(&self.lease).chain(&self.moving)
+    }
+}
+
+impl Claims {
+    fn ended(&mut self, now: Moment) -> Vec<(ClaimId, Held)> {
+        let ended = self.by_id.iter_mut().filter_map(|(id, held)| {
+            held.ended |= held.deadline <= now || held.lease.is_gone();
+            (held.ended && !held.leaving).then(|| (*id, held.clone()))
+        });
+        ended.collect()
+    }
 }
 
 /// A claim that is being withdrawn. Once this is dropped, whoever sweeps deletes it, if it is still there.
@@ -99,9 +121,12 @@ impl Registry {
         claims.next += 1;
         let serial = claims.next;
         held.serial = serial;
+        let sooner = claims.sleeps.is_some_and(|until| held.deadline < until);
         claims.by_id.insert(id, held);
         drop(claims);
-        self.changed.notify_one();
+        if sooner {
+            self.changed.notify_one();
+        }
         serial
     }
 
@@ -143,28 +168,24 @@ impl Registry {
 
     /// All that have ended by now, and that nobody is about to delete.
     pub(crate) fn ended(&self) -> Vec<(ClaimId, Held)> {
-        let now = Clock::System.now();
-        let mut claims = self.claims();
-        let ended = claims.by_id.iter_mut().filter_map(|(id, held)| {
-            held.ended |= held.deadline <= now || held.lease.is_gone();
-            (held.ended && !held.leaving).then(|| (*id, held.clone()))
-        });
-        ended.collect()
+        self.claims().ended(Clock::System.now())
     }
 
-    /// How long until the next one ends; `None` if there is none that has not ended.
-    pub(crate) fn next_end(&self) -> Option<Duration> {
+    /// The same, and how long until the next one ends. Whoever asks looks again by then, or when it is [told](Self::changed) of one
+    /// that ends sooner.
+    pub(crate) fn ended_or_next(&self) -> (Vec<(ClaimId, Held)>, Duration) {
         let now = Clock::System.now();
-        let claims = self.claims();
+        let mut claims = self.claims();
+        let ended = claims.ended(now);
         let next = claims.by_id.values().filter(|held| !held.ended).map(|held| held.deadline).min();
-        next.map(|next| next.since(now))
+        let next = next.unwrap_or_else(|| now.after(LONGEST));
+        claims.sleeps = Some(next);
+        (ended, next.since(now))
     }
 
     /// Whether any claim is on this lease, or may be.
     pub(crate) fn uses(&self, lease: i64) -> bool {
-        self.claims().by_id.values().any(|held| {
-            held.lease.id == lease || held.moving.as_ref().is_some_and(|moving| moving.id == lease)
-        })
+        self.claims().by_id.values().any(|held| held.leases().any(|one| one.id == lease))
     }
 
     /// Whether this key belongs to a claim, perhaps one that somebody overtook and that has not looked since.
@@ -175,11 +196,11 @@ impl Registry {
             || claims.by_id.values().any(|held| held.keys.place == key || held.keys.record == key)
     }
 
-    /// The claim with this key, and how long it still runs; zero if it has ended.
-    pub(crate) fn left(&self, key: &[u8], token: i64) -> Option<Duration> {
+    /// How long a claim of this client still runs; zero if it has ended.
+    pub(crate) fn left(&self, id: ClaimId, token: i64) -> Option<Duration> {
         let now = Clock::System.now();
         let claims = self.claims();
-        let held = claims.by_id.values().find(|held| held.keys.place == key && held.token == Some(token))?;
+        let held = claims.by_id.get(&id).filter(|held| held.token == Some(token))?;
         // One that is being withdrawn is in the line until the server says that it is not: others see it there.
         Some(if held.ended && !held.leaving { Duration::ZERO } else { held.deadline.since(now) })
     }

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use coord_core::{
-    Result,
+    ErrorKind, Result,
     clock::{Clock, Moment},
     spi::{ClaimId, Grant, Renewal},
 };
@@ -14,7 +14,7 @@ use etcd_client::{GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse};
 
 use crate::{
     claims::unread,
-    client::{Resend, Shared, seconds},
+    client::{Shared, seconds},
     error::{is_lease_gone, too_slow},
     leases::Lease,
     lines,
@@ -39,71 +39,111 @@ impl Shared {
     pub(crate) async fn renew(&self, grants: &[Grant]) -> Result<Vec<Renewal>> {
         let sent = Clock::System.now();
         let mut renewals = vec![Renewal::Lost; grants.len()];
-        let mut live = Vec::new();
-        for (at, grant) in grants.iter().enumerate() {
-            let held = match self.registry.get(&grant.line, grant.id) {
-                Some(held) => Some(held),
-                // Not one of this client: it may be in the line all the same.
-                None => self.take_over(grant, grant.id, sent).await?,
-            };
-            if let Some(held) = held.filter(|held| is_granted(held, grant)) {
-                live.push(Renewing { at, held });
-            }
-        }
-        self.lengthen(grants, &mut live, sent).await?;
-        // What has ended must not live on with the lease.
-        self.bury_ended().await?;
+        // What fails with one of them is no word about the others. It is told if nothing could be done at all.
+        let (mut failed, mut done) = (None, false);
         let mut leases: HashMap<i64, Vec<Renewing>> = HashMap::new();
-        for one in live {
-            leases.entry(one.held.lease.id).or_default().push(one);
-        }
-        let kept = leases.into_values().map(|group| self.renew_on(grants, group, sent));
-        for kept in futures_util::future::join_all(kept).await {
-            for (at, renewal) in kept? {
-                renewals[at] = renewal;
+        for (at, grant) in grants.iter().enumerate() {
+            match self.found(grant, sent).await {
+                Ok(Some(held)) => leases.entry(held.lease.id).or_default().push(Renewing { at, held }),
+                Ok(None) => done = true,
+                // Then nothing else can be done either.
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+                Err(error) => {
+                    renewals[at] = Renewal::StillHeld;
+                    failed = Some(error);
+                }
             }
         }
-        Ok(renewals)
+        // What has ended must not live on with the lease.
+        let ended = self.registry.ended().into_iter();
+        let ended = ended.filter(|(_, held)| held.leases().any(|lease| leases.contains_key(&lease.id)));
+        let (left, error) = self.bury_all(ended.collect()).await;
+        failed = error.or(failed);
+        let kept = leases.into_iter().map(async |(lease, group)| {
+            let places: Vec<_> = group.iter().map(|one| one.at).collect();
+            if left.contains(&lease) {
+                return (places, None);
+            }
+            (places, Some(self.renew_on(grants, group, sent).await))
+        });
+        for (places, kept) in futures_util::future::join_all(kept).await {
+            if let Some(Ok(kept)) = kept {
+                done = true;
+                kept.into_iter().for_each(|(at, renewal)| renewals[at] = renewal);
+                continue;
+            }
+            places.into_iter().for_each(|at| renewals[at] = Renewal::StillHeld);
+            failed = kept.and_then(Result::err).or(failed);
+        }
+        match failed {
+            Some(error) if !done => Err(error),
+            Some(error) => {
+                tracing::debug!(%error, "some of the claims are not renewed");
+                Ok(renewals)
+            }
+            None => Ok(renewals),
+        }
     }
 
-    /// Moves claims to leases that are long enough. A renewal never shortens.
-    async fn lengthen(&self, grants: &[Grant], live: &mut Vec<Renewing>, sent: Moment) -> Result<()> {
-        for one in live.iter_mut() {
-            let grant = &grants[one.at];
-            if seconds(grant.ttl) <= one.held.lease.seconds && one.held.moving.is_none() {
-                continue;
-            }
-            let _turn = self.turn(&one.held).await?;
+    /// The claim that is to be renewed, on a lease that is long enough if there is one; `None` if it is lost.
+    async fn found(&self, grant: &Grant, sent: Moment) -> Result<Option<Held>> {
+        let held = match self.registry.get(&grant.line, grant.id) {
+            Some(held) => Some(held),
+            // Not one of this client: it may be in the line all the same.
+            None => self.take_over(grant, grant.id, sent).await?,
+        };
+        let Some(held) = held.filter(|held| is_granted(held, grant)) else { return Ok(None) };
+        let held = self.lengthen(grant, held, sent).await?;
+        Ok(Some(held).filter(|held| !held.ended))
+    }
+
+    /// Moves a claim to a lease that is long enough. A renewal never shortens.
+    async fn lengthen(&self, grant: &Grant, mut held: Held, sent: Moment) -> Result<Held> {
+        if seconds(grant.ttl) <= held.lease.seconds && held.moving.is_none() {
+            return Ok(held);
+        }
+        let _turn = self.turn(&held).await?;
+        // The new lease may end under the hands.
+        for _ in 0..TRIES {
             // Somebody else may have moved it meanwhile.
-            let Some(held) = self.registry.get(&grant.line, grant.id).filter(|held| !held.ended) else {
-                one.held.ended = true;
-                continue;
+            let Some(now) = self.registry.get(&grant.line, grant.id).filter(|held| !held.ended) else {
+                held.ended = true;
+                return Ok(held);
             };
-            one.held = held;
-            let moving = one.held.moving.as_ref().map_or(0, |lease| lease.seconds);
+            held = now;
+            let moving = held.moving.as_ref().map_or(0, |lease| lease.seconds);
             let needed = seconds(grant.ttl).max(moving);
-            if needed <= one.held.lease.seconds && moving == 0 {
-                continue;
+            if needed <= held.lease.seconds && moving == 0 {
+                return Ok(held);
             }
             let line = self.line_keys(&grant.line);
-            let lease = self.lease_for(&line, needed.max(one.held.lease.seconds)).await?;
-            // The new lease may be near its end.
+            let lease = self.lease_for(&line, needed.max(held.lease.seconds)).await?;
             if lease.arm(self, sent.after(grant.ttl)).await?.is_none() {
                 continue;
             }
             // Whoever meets the key there knows that it is ours.
-            let noted = self.registry.update(grant.id, one.held.serial, |held| {
+            let noted = self.registry.update(grant.id, held.serial, |held| {
                 held.moving = Some(Arc::clone(&lease));
             });
-            one.held.ended = noted.is_none();
-            if !one.held.ended {
-                let ttl = millis(grant.ttl);
-                let longer = |record: &mut Record| record.head.ttl_ms = record.head.ttl_ms.max(ttl);
-                self.rewrite(grant.id, &mut one.held, longer, Some(&lease)).await?;
+            held.ended = noted.is_none();
+            if held.ended {
+                return Ok(held);
+            }
+            let left = Arc::clone(&held.lease);
+            let ttl = millis(grant.ttl);
+            let longer = |record: &mut Record| record.head.ttl_ms = record.head.ttl_ms.max(ttl);
+            self.rewrite(grant.id, &mut held, longer, Some(&lease)).await?;
+            if held.ended {
+                return Ok(held);
+            }
+            if held.lease.id == lease.id {
+                if line.shared {
+                    self.give_up(left.id);
+                }
+                return Ok(held);
             }
         }
-        live.retain(|one| !one.held.ended);
-        Ok(())
+        Ok(held)
     }
 
     /// Waits until nobody else writes the claim.
@@ -132,9 +172,9 @@ impl Shared {
                 ])
                 .and_then(lines::put(keys, &record, lease.map(|lease| lease.id)))
                 .or_else([lines::get(&keys.record)]);
-            let answer = match self.txn(txn, Resend::Yes).await {
+            let answer = match self.txn(txn).await {
                 Err(error) if is_lease_gone(&error) => {
-                    lease.inspect(|lease| lease.end());
+                    lease.inspect(|lease| self.lease_ended(lease));
                     return Ok(());
                 }
                 answer => answer?,
@@ -194,7 +234,7 @@ impl Shared {
         let lease = group[0].held.lease.clone();
         let longest = group.iter().map(|one| grants[one.at].ttl).max().unwrap_or_default();
         let lost = || {
-            lease.end();
+            self.lease_ended(&lease);
             group.iter().for_each(|one| self.registry.remove(grants[one.at].id, one.held.serial));
             Ok(Vec::new())
         };
@@ -216,7 +256,9 @@ impl Shared {
             let noted = self.registry.update(grant.id, one.held.serial, |held| {
                 if kv.lease() == lease.id {
                     held.deadline = held.deadline.max(end);
-                    return Renewal::Renewed;
+                    // It could not be moved to a longer one, so it is not kept for as long as was asked.
+                    let enough = lease.granted >= grant.ttl;
+                    return if enough { Renewal::Renewed } else { Renewal::StillHeld };
                 }
                 // Another renewal is about to move it, or did, to a lease that is longer, perhaps after it was read.
                 let moved = held.version > kv.mod_revision()
@@ -244,7 +286,7 @@ impl Shared {
         for gets in gets.chunks(WIDTH * WIDTH) {
             let parts: Vec<_> =
                 gets.chunks(WIDTH).map(|gets| TxnOp::txn(Txn::new().and_then(gets.to_vec()))).collect();
-            let answer = self.txn(Txn::new().and_then(parts), Resend::Yes).await?;
+            let answer = self.txn(Txn::new().and_then(parts)).await?;
             term = answer.term;
             for part in &answer.parts {
                 let TxnOpResponse::Txn(part) = part else { return Err(unread()) };
@@ -340,7 +382,7 @@ impl Shared {
                 .and_then(lines::put(keys, &held.record, Some(held.lease.id)));
             // Known before it is sent: what may be on the lease must be known.
             held.serial = self.registry.enter(to, held.clone());
-            match self.txn(txn, Resend::Yes).await {
+            match self.txn(txn).await {
                 Ok(answer) if answer.succeeded => {
                     held.version = answer.revision;
                     let noted =
@@ -350,7 +392,7 @@ impl Shared {
                 }
                 Ok(_) => self.registry.remove(to, held.serial),
                 Err(error) if is_lease_gone(&error) => {
-                    held.lease.end();
+                    self.lease_ended(&held.lease);
                     self.registry.remove(to, held.serial);
                 }
                 Err(error) => {

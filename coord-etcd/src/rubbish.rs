@@ -40,7 +40,6 @@ impl Rubbish {
     }
 }
 
-#[allow(dead_code, reason = "an interface within the crate")]
 impl Shared {
     /// A lease that runs for at least `life` from now and at most for about twice as long. It is shared by all who ask for the
     /// same life, and nobody keeps it alive or revokes it.

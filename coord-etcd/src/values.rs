@@ -16,7 +16,8 @@
 //!
 //! # What survives what
 //! Whatever was answered is on the disks of most members. After a lost reply the same transaction finds that it was done, for two
-//! minutes. All changes are found again by whoever was away, by the revisions of the keys, whether the server compacts or not;
+//! minutes; a copy that comes later than that, from a member that was stopped, may do it once more, unless it has a condition on
+//! the version. All changes are found again by whoever was away, by the revisions of the keys, whether the server compacts or not;
 //! of deletions, the last thousand of a namespace. Who was away for longer is told of a gap. When the server's data were restored
 //! from an older copy, that is a gap too.
 //!
@@ -42,7 +43,7 @@ use etcd_client::{GetOptions, KeyValue, SortOrder, SortTarget, TxnOp};
 
 use self::stored::{Keys, deletion, entry, mark, name, value};
 use crate::{
-    client::{Resend, Shared, Store},
+    client::{Shared, Store},
     error::{is_compacted, misread},
     keys::end_of,
     step::{Parts, all, get},
@@ -65,7 +66,7 @@ impl Shared {
     async fn entry(&self, id: &KeyId) -> Result<(Option<Stored>, u64)> {
         let (keys, key) = (Keys::of(&id.namespace), &id.key);
         let reads = vec![get(keys.value(key)), get(keys.mark(key)), get(keys.gone(key))];
-        let answer = self.txn(all(reads), Resend::Yes).await?;
+        let answer = self.txn(all(reads)).await?;
         let (revision, mut parts) = (answer.revision, Parts::of(answer));
         let [found, marked, gone] = [parts.kv()?, parts.kv()?, parts.kv()?];
         Ok((entry(key, found.as_ref(), marked.as_ref(), gone.as_ref())?, revision.unsigned_abs()))
@@ -94,7 +95,7 @@ impl Shared {
                 TxnOp::get([stem, &from].concat(), Some(options))
             };
             let reads = all(vec![read(&keys.values), read(&keys.marks)]);
-            let answer = match self.txn(reads, Resend::Yes).await {
+            let answer = match self.txn(reads).await {
                 Err(error) if is_compacted(&error) => return Ok(None),
                 answer => answer?,
             };
@@ -157,7 +158,7 @@ impl Shared {
             if revision == 0 {
                 reads.extend([get(keys.floor.clone()), within(&keys.gone, later(from))]);
             }
-            let answer = match self.txn(all(reads), Resend::Yes).await {
+            let answer = match self.txn(all(reads)).await {
                 Err(error) if is_compacted(&error) => return Ok(None),
                 answer => answer?,
             };
@@ -195,11 +196,10 @@ impl Shared {
         let (keys, key, mut states, mut revision) = (Keys::of(&id.namespace), &id.key, Vec::new(), 0);
         while states.len() < limit {
             let read = |key: String| TxnOp::get(key, Some(GetOptions::new().with_revision(revision)));
-            let answer =
-                match self.txn(all(vec![read(keys.value(key)), read(keys.gone(key))]), Resend::Yes).await {
-                    Err(error) if is_compacted(&error) => break,
-                    answer => answer?,
-                };
+            let answer = match self.txn(all(vec![read(keys.value(key)), read(keys.gone(key))])).await {
+                Err(error) if is_compacted(&error) => break,
+                answer => answer?,
+            };
             let mut parts = Parts::of(answer);
             let (found, gone) = (parts.kv()?, parts.kv()?);
             revision = match (&found, &gone) {
@@ -229,15 +229,18 @@ fn number(text: &[u8]) -> Result<i64> {
 #[async_trait]
 impl Values for Store {
     async fn get(&self, key: &KeyId) -> Result<(Option<Stored>, u64)> {
-        self.shared.entry(key).await
+        self.shared.in_time(self.shared.entry(key)).await
     }
 
     async fn list(&self, prefix: &Prefix, after: Option<&Name>, limit: u32) -> Result<Page> {
-        loop {
-            if let Some(page) = self.shared.page(prefix, after, limit as usize).await? {
-                return Ok(page);
+        let reading = async {
+            loop {
+                if let Some(page) = self.shared.page(prefix, after, limit as usize).await? {
+                    return Ok(page);
+                }
             }
-        }
+        };
+        self.shared.in_time(reading).await
     }
 
     async fn commit(&self, transaction: &Transaction) -> Result<Committed> {
@@ -246,7 +249,7 @@ impl Values for Store {
 
     async fn changes(&self, prefix: &Prefix, since: u64) -> Result<Changes> {
         let since = i64::try_from(since).unwrap_or(i64::MAX);
-        Ok(self.shared.news(prefix, since).await?.unwrap_or(Changes::Gap))
+        Ok(self.shared.in_time(self.shared.news(prefix, since)).await?.unwrap_or(Changes::Gap))
     }
 
     async fn history(&self, key: &KeyId, limit: u32) -> Result<Vec<Stored>> {

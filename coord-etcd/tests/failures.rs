@@ -12,10 +12,10 @@ use coord_conformance::servers::{Etcd, EtcdOptions};
 use coord_core::{
     Effect, Error, ErrorKind, Lock, LockOptions,
     clock::Clock,
-    spi::{Claim, ClaimId, Claims, LineId, Renewal, Wakeups},
+    spi::{Claim, ClaimId, Claims, Grant, LineId, Renewal, Wakeups},
 };
 use coord_etcd::{Config, Store};
-use etcd_client::{Client, PutOptions};
+use etcd_client::{Client, ConnectOptions, GetOptions, Permission, PutOptions, RoleRevokePermissionOptions};
 
 /// Long enough for a loaded machine, and far shorter than [`LONG`].
 const SOON: Duration = Duration::from_secs(10);
@@ -31,6 +31,22 @@ async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
 /// A client of the server's own interface.
 async fn raw(server: &Etcd) -> Client {
     Client::connect([format!("127.0.0.1:{}", server.port())], None).await.unwrap()
+}
+
+/// The same, of a server that has users, as the one that may do everything.
+async fn root(server: &Etcd) -> Client {
+    let url = server.url();
+    let (_, login) = url.split_once("://").unwrap();
+    let (user, password) = login.split_once('@').unwrap().0.split_once(':').unwrap();
+    let options = ConnectOptions::new().with_user(user, password);
+    Client::connect([format!("127.0.0.1:{}", server.port())], Some(options)).await.unwrap()
+}
+
+/// The lease of the one key that begins with this.
+async fn lease_of(raw: &mut Client, prefix: &str) -> i64 {
+    let found = raw.get(prefix, Some(GetOptions::new().with_prefix())).await.unwrap();
+    let [key] = found.kvs() else { panic!("one key at {prefix}") };
+    key.lease()
 }
 
 /// The server comes back with all that it had: who held still holds, who waited is next.
@@ -137,6 +153,47 @@ async fn a_lease_that_was_revoked_is_lost() {
     assert!(next.token > grant.token, "{} after {}", next.token, grant.token);
     assert_eq!(ids(&store, &line).await, [waits.id]);
     assert_eq!(store.renew(&[next]).await.unwrap(), [Renewal::Renewed]);
+}
+
+/// Somebody ended the lease to which a renewal moves a claim. The claim is moved to another one, and is renewed for as long as it
+/// says.
+#[tokio::test]
+async fn who_is_renewed_for_longer_is_on_a_lease_that_is_as_long() {
+    let Some(server) = server_with(&own()) else { return };
+    let (store, line, mut raw) = (open(&server).await, line("short"), raw(&server).await);
+    let grant = granted(store.claim(&Claim { ttl: LONG / 6, ..claim(&line) }).await.unwrap());
+    granted(store.claim(&claim(&common::line("long"))).await.unwrap());
+    let ended = lease_of(&mut raw, "coord/c/default/lock/long/").await;
+    raw.lease_client().revoke(ended).await.unwrap();
+    let longer = Grant { ttl: LONG, ..grant };
+    assert_eq!(store.renew(&[longer]).await.unwrap(), [Renewal::Renewed]);
+    let lease = lease_of(&mut raw, "coord/c/default/lock/short/").await;
+    let state = raw.lease_client().time_to_live(lease, None).await.unwrap();
+    assert_eq!(state.granted_ttl(), 30, "it says that it is renewed for half a minute");
+}
+
+/// A claim has ended and cannot be deleted any more, because the rights on its name were taken away. Others are renewed all the
+/// same.
+#[tokio::test]
+async fn what_cannot_be_deleted_keeps_nobody_from_being_renewed() {
+    let options = EtcdOptions::default().with_user("worker", "right", &["coord/", "kept/", "taken/"]);
+    let Some(server) = server_with(&options) else { return };
+    let url = format!("{}?layout=interop", server.url_as("worker", "right"));
+    let store = Store::open(url).await.unwrap();
+    // The lease runs for a second longer than the claim, and so long nobody but the client ends it.
+    let ttl = Duration::from_millis(2_010);
+    granted(store.claim(&Claim { ttl, ..claim(&line("taken")) }).await.unwrap());
+    let kept = granted(store.claim(&claim(&line("kept"))).await.unwrap());
+    let mut root = root(&server).await;
+    let rights = RoleRevokePermissionOptions::new().with_range_end("taken0");
+    root.role_revoke_permission("worker", "taken/", Some(rights)).await.unwrap();
+    until("the end of the lease", async || {
+        let renewed = store.renew(std::slice::from_ref(&kept)).await;
+        assert_eq!(renewed.unwrap(), [Renewal::Renewed]);
+        let taken = root.get("taken/", Some(GetOptions::new().with_prefix())).await.unwrap();
+        taken.kvs().is_empty()
+    })
+    .await;
 }
 
 /// A key that somebody deletes is a claim that is lost.
@@ -313,6 +370,46 @@ async fn a_login_that_ended_is_renewed() {
     follow(&mut changes, &store, &line, 2).await;
     store.withdraw(&line, grant.id).await.unwrap();
     follow(&mut changes, &store, &line, 1).await;
+}
+
+/// A watch that the user may not have is told as one, and asked for again: it begins when the rights are there.
+#[tokio::test]
+async fn a_watch_that_was_refused_begins_when_the_rights_are_there() {
+    let options = EtcdOptions::default().with_user("worker", "right", &["coord/"]);
+    let Some(server) = server_with(&options) else { return };
+    let url = format!("{}?layout=interop", server.url_as("worker", "right"));
+    let store = Store::open(url).await.unwrap();
+    let mut changes = store.wakeups(&line("later"), None);
+    let mut others = store.wakeups(&common::line("later/too"), None);
+    // Who waits learns of the refusal, and looks by itself.
+    hint(&mut changes).await;
+    hint(&mut others).await;
+    let mut root = root(&server).await;
+    let rights = Permission::read_write("later/").with_range_end("later0");
+    root.role_grant_permission("worker", rights).await.unwrap();
+    hint(&mut changes).await;
+    hint(&mut changes).await;
+    root.put("later/x", "", None).await.unwrap();
+    hint(&mut changes).await;
+}
+
+/// The login with which a stream was opened ends, and the next watch on it is refused: it is opened on another one.
+#[tokio::test]
+async fn a_watch_outlives_the_login_of_its_stream() {
+    let options = EtcdOptions::default().with_user("worker", "right", &["coord/"]);
+    let Some(server) = server_with(&options) else { return };
+    let store = Store::open(server.url_as("worker", "right")).await.unwrap();
+    let (one, two) = (line("one"), line("two"));
+    let mut first = store.wakeups(&one, None);
+    hint(&mut first).await;
+    // That ends all logins of the user.
+    root(&server).await.user_change_password("worker", "right").await.unwrap();
+    let mut second = store.wakeups(&two, None);
+    hint(&mut second).await;
+    for (line, changes) in [(&one, &mut first), (&two, &mut second)] {
+        granted(store.claim(&claim(line)).await.unwrap());
+        follow(changes, &store, line, 1).await;
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 mod common;
 mod stores;
 
+use std::time::Duration;
+
 use common::{claim, granted, ids, line, open, server};
 use coord_core::{
     Effect, ErrorKind,
@@ -41,4 +43,16 @@ async fn a_claim_that_had_no_effect_is_not_in_the_line() {
         cut.open_again();
     }
     assert!(failed > 1, "only {failed} claims failed");
+}
+
+/// Every request is answered in time, and there are three of them: all together have a deadline too.
+#[tokio::test]
+async fn what_takes_too_long_altogether_is_given_up() {
+    let Some(server) = server() else { return };
+    let (cut, sound, line) = (Cut::start(&server).await, open(&server).await, line("slow"));
+    let (store, claimed) = (cut.open().await, claim(&line));
+    granted(sound.claim(&claimed).await.unwrap());
+    cut.slow_down(Duration::from_secs(4));
+    let error = store.withdraw(&line, claimed.id).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error}");
 }

@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
-use common::{LONG, claim, granted, ids, line, name, server, until};
+use common::{LONG, claim, granted, hint, ids, line, name, server, until, waiting};
 use coord_conformance::servers::Etcd;
 use coord_core::{
     CampaignOptions, Coordinator, Election, ErrorKind, Inspect, Lock, LockOptions, RwLock,
-    spi::{Claims, Kind, Renewal},
+    spi::{Claim, Claims, Kind, LineId, Renewal},
 };
 use coord_etcd::Store;
 use tempfile::TempDir;
@@ -265,4 +265,44 @@ async fn elections_with_etcdctl() {
     assert!(next.term() > shown.holders[0].token);
     assert_eq!(observer.line().await.split('/').next(), Some("office"));
     next.resign().await.unwrap();
+}
+
+/// One who waited is elected when it looks, which changes no key behind the name.
+#[tokio::test]
+async fn who_observes_hears_of_a_leader_that_had_waited() {
+    let Some(server) = server() else { return };
+    let url = format!("{}?layout=interop", server.url());
+    let open = async || Store::open(&url).await.unwrap();
+    let (store, onlooker) = (open().await, open().await);
+    let line = LineId { kind: Kind::Election, ..line("observed") };
+    let candidate = || Claim { weight: 1, limit: 1, ..claim(&line) };
+    let (first, second) = (candidate(), candidate());
+    granted(store.claim(&first).await.unwrap());
+    waiting(store.claim(&second).await.unwrap());
+    let mut changes = onlooker.wakeups(&line, None);
+    store.withdraw(&line, first.id).await.unwrap();
+    while ids(&onlooker, &line).await.len() > 1 {
+        hint(&mut changes).await;
+    }
+    let elected = async || onlooker.line(&line).await.unwrap().entries[0].granted.is_some();
+    // The watches are there, and what they had to say was heard.
+    while tokio::time::timeout(Duration::from_millis(500), changes.next()).await.is_ok() {}
+    assert!(!elected().await);
+    granted(store.claim(&second).await.unwrap());
+    while !elected().await {
+        hint(&mut changes).await;
+    }
+    hint(&mut changes).await;
+}
+
+/// The keys of the library itself are behind `coord/`: nobody contends with them.
+#[tokio::test]
+async fn names_where_our_own_keys_are_have_no_locks() {
+    let Some(server) = server() else { return };
+    let store = Store::open(format!("{}?layout=interop", server.url())).await.unwrap();
+    for name in ["coord", "coord/c"] {
+        let error = store.claim(&claim(&line(name))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
+    granted(store.claim(&claim(&line("coordinator"))).await.unwrap());
 }

@@ -13,7 +13,7 @@ use super::{
     record::{Keys, Record, State, Wait, id_at_end, now},
 };
 use crate::{
-    client::{Resend, Shared},
+    client::Shared,
     error::is_lease_gone,
     step::{Parts, all, count, delete, get, lend, look, put, range, spread, txn, unchanged},
 };
@@ -52,7 +52,7 @@ impl Shared {
         let Death { mut when, mut then } = self.death(keys, &record).await?;
         when.push(unchanged(ready.clone(), revision));
         then.push(delete(ready));
-        self.txn(txn(when, then, Vec::new()), Resend::Yes).await?;
+        self.txn(txn(when, then, Vec::new())).await?;
         Ok(())
     }
 
@@ -66,7 +66,7 @@ impl Shared {
         let prefix = keys.all("x/");
         let mut from = 0;
         if let Some(after) = after {
-            let seen = self.txn(all(vec![look(keys.dead(after))]), Resend::Yes).await?;
+            let seen = self.txn(all(vec![look(keys.dead(after))])).await?;
             from = Parts::of(seen).kv()?.map_or(0, |kv| kv.create_revision());
         }
         // Each died in a step of its own.
@@ -89,7 +89,7 @@ impl Shared {
                 some.push(record);
             }
             let reads = some.iter().map(|record| all(vec![get(keys.payload(record.id))])).collect();
-            let mut parts = Parts::of(self.txn(all(spread(reads)), Resend::Yes).await?);
+            let mut parts = Parts::of(self.txn(all(spread(reads))).await?);
             let count = some.len();
             for (record, mut parts) in some.into_iter().zip(parts.gathered(count)?) {
                 if let (State::Dead(died), Some(payload)) = (record.state, parts.kv()?) {
@@ -106,7 +106,7 @@ impl Shared {
             return Ok(Vec::new());
         }
         let reads = ids.iter().map(|id| all(vec![get(keys.item(*id))])).collect();
-        let mut parts = Parts::of(self.txn(all(spread(reads)), Resend::Yes).await?);
+        let mut parts = Parts::of(self.txn(all(spread(reads))).await?);
         let mut records = Vec::with_capacity(ids.len());
         for mut parts in parts.gathered(ids.len())? {
             if let Some(kv) = parts.kv()? {
@@ -157,7 +157,7 @@ impl Shared {
 
     /// How many of these steps were done.
     async fn removed(&self, steps: Vec<etcd_client::Txn>, count: usize) -> Result<u64> {
-        let answer = self.txn(all(spread(steps)), Resend::Yes).await?;
+        let answer = self.txn(all(spread(steps))).await?;
         let steps = Parts::of(answer).gathered(count).map_err(Error::with_unknown_effect)?;
         Ok(steps.iter().filter(|step| step.succeeded).count() as u64)
     }
@@ -166,7 +166,7 @@ impl Shared {
         let keys = Keys::of(queue);
         let counts =
             ["i/", "x/", Wait::Delivery.parts().1, Wait::Delay.parts().1].map(|part| count(&keys.all(part)));
-        let mut parts = Parts::of(self.txn(all(counts.to_vec()), Resend::Yes).await?);
+        let mut parts = Parts::of(self.txn(all(counts.to_vec())).await?);
         let [items, dead, in_flight, delayed] =
             [parts.count()?, parts.count()?, parts.count()?, parts.count()?];
         Ok(QueueStats { ready: items.saturating_sub(dead + in_flight + delayed), delayed, in_flight, dead })
@@ -214,7 +214,7 @@ impl Shared {
                 let mut then = removal(&keys, record);
                 // That of its place in the group is in both.
                 then.extend(leaving.then.into_iter().skip(1));
-                count += u64::from(self.txn(txn(when, then, Vec::new()), Resend::Yes).await?.succeeded);
+                count += u64::from(self.txn(txn(when, then, Vec::new())).await?.succeeded);
             }
             if count - before == wanted {
                 break;
@@ -222,7 +222,7 @@ impl Shared {
             // Whoever came in between changed some of them; those are looked at again.
             pace.count().map_err(Error::with_unknown_effect)?;
         }
-        self.txn(all(vec![delete(keys.room())]), Resend::Yes).await?;
+        self.txn(all(vec![delete(keys.room())])).await?;
         Ok(count)
     }
 

@@ -5,7 +5,7 @@ use etcd_client::{Compare, TxnOp};
 
 use super::record::{Keys, Record, State, Wait, id};
 use crate::{
-    client::{Resend, Shared},
+    client::Shared,
     error::misread,
     step::{Parts, all, delete, get, look, nothing_new, put, range, unchanged},
 };
@@ -34,7 +34,7 @@ impl Shared {
         let mut leaving =
             Leaving { when: Vec::new(), then: vec![delete(keys.in_group(group, record.place))] };
         let two = TxnOp::get(prefix.clone(), Some(range(&prefix).with_limit(2)));
-        let answer = self.txn(all(vec![two]), Resend::Yes).await?;
+        let answer = self.txn(all(vec![two])).await?;
         let revision = answer.revision;
         let members = Parts::of(answer).kvs()?;
         let is_first = members.first().map(|kv| place(kv.key())).transpose()? == Some(record.place);
@@ -48,7 +48,7 @@ impl Shared {
         };
         let next: ItemId = id(next.value())?;
         let reads = vec![get(keys.item(next)), look(keys.waits(Wait::Delay, next))];
-        let mut parts = Parts::of(self.txn(all(reads), Resend::Yes).await?);
+        let mut parts = Parts::of(self.txn(all(reads)).await?);
         let (item, delayed) = (parts.kv()?, parts.kv()?);
         let Some(item) = item else {
             // It left just now. The step must not be done.

@@ -22,7 +22,7 @@ use super::{
     record::{Keys, Record, State, Wait, numbered},
 };
 use crate::{
-    client::{Resend, Shared, seconds},
+    client::{Shared, seconds},
     error::is_lease_gone,
     keys::hex,
     step::{Parts, WIDTH, absent, all, count, get, lend, look, put, spread, txn, unchanged},
@@ -138,6 +138,21 @@ fn enter(keys: &Keys, record: &Record, delay: Option<i64>, first: bool) -> Vec<T
 
 impl Shared {
     pub(super) async fn push(&self, push: &Push) -> Result<Pushed> {
+        let mut delays = HashMap::new();
+        let pushed = self.push_under(push, &mut delays).await;
+        let unused = match &pushed {
+            Ok(Pushed::Done { new }) => *new == 0,
+            Ok(Pushed::Full) => true,
+            Err(error) => error.effect() == Effect::None,
+        };
+        if unused {
+            delays.into_values().for_each(|lease| self.give_up(lease));
+        }
+        pushed
+    }
+
+    /// The same, with the leases of delays, by their seconds.
+    async fn push_under(&self, push: &Push, delays: &mut HashMap<i64, i64>) -> Result<Pushed> {
         let (keys, mut ids) = (Keys::of(&push.queue), HashSet::new());
         let items: Vec<_> = push.items.iter().filter(|item| ids.insert(item.id)).collect();
         let question = Question { keys: &keys, items: &items, counts: push.capacity.is_some() };
@@ -145,11 +160,10 @@ impl Shared {
         let few = items.len() <= WIDTH && push.capacity.is_none();
         let mut blind = self.tails.get(&push.queue).filter(|_| few);
         let (mut pace, mut lost, mut full) = (Pace::default(), 0, false);
-        let mut delays = HashMap::new();
         let mut seen: Option<Seen> = None;
         loop {
             if seen.is_none() && blind.is_none() {
-                let answer = self.txn(all(question.reads()), Resend::Yes).await?;
+                let answer = self.txn(all(question.reads())).await?;
                 seen = Some(question.read(answer.revision, Parts::of(answer))?);
             }
             let Some(tail) = seen.as_ref().map(|seen| seen.tail).or(blind) else { continue };
@@ -169,7 +183,7 @@ impl Shared {
                 full = true;
                 let mut operations = question.reads();
                 operations.push(lend(keys.room(), "", memory));
-                let answer = self.txn(all(operations), Resend::Yes).await?;
+                let answer = self.txn(all(operations)).await?;
                 seen = Some(question.read(answer.revision, Parts::of(answer))?);
                 continue;
             }
@@ -198,13 +212,17 @@ impl Shared {
                 let fresh = |item: &&NewItem| [absent(keys.item(item.id)), absent(keys.gone(item.id))];
                 compares.extend(items.iter().flat_map(fresh));
             }
-            match self.txn(txn(compares, then, question.reads()), Resend::Yes).await {
+            match self.txn(txn(compares, then, question.reads())).await {
                 Ok(answer) if answer.succeeded => {
                     let tail = Tail { key: answer.revision, seen: answer.revision };
                     self.tails.set(&push.queue, Some(tail));
                     return Ok(Pushed::Done { new: new.len() as u64 });
                 }
                 Ok(answer) => {
+                    if answer.repeated {
+                        // An earlier copy of it may have put items under these leases.
+                        delays.clear();
+                    }
                     let read = question.read(answer.revision, Parts::of(answer));
                     seen = Some(read.map_err(Error::with_unknown_effect)?);
                     if blind.take().is_none() {
@@ -214,7 +232,7 @@ impl Shared {
                 Err(error) if is_lease_gone(&error) && error.effect() == Effect::None && lost < 2 => {
                     lost += 1;
                     self.forget_rubbish(memory);
-                    delays.clear();
+                    delays.drain().for_each(|(_, lease)| self.give_up(lease));
                 }
                 Err(error) => {
                     self.tails.set(&push.queue, None);
@@ -242,7 +260,7 @@ impl Shared {
         loop {
             let mut reads: Vec<_> = items.iter().map(|id| get(keys.item(*id))).collect();
             reads.push(look(keys.tail()));
-            let answer = self.txn(all(reads), Resend::Yes).await?;
+            let answer = self.txn(all(reads)).await?;
             let (revision, mut parts) = (answer.revision, Parts::of(answer));
             let found = items.iter().map(|_| parts.kv()).collect::<Result<Vec<_>>>()?;
             let tail = parts.kv()?.map_or(0, |kv| kv.mod_revision());
@@ -273,7 +291,7 @@ impl Shared {
             }
             let memory = self.rubbish(MEMORY).await?;
             then.push(lend(keys.tail(), "", memory));
-            match self.txn(txn(compares, then, Vec::new()), Resend::Yes).await {
+            match self.txn(txn(compares, then, Vec::new())).await {
                 Ok(answer) if answer.succeeded => return Ok(count),
                 Ok(_) => pace.wait().await?,
                 Err(error) if is_lease_gone(&error) && error.effect() == Effect::None && lost < 2 => {

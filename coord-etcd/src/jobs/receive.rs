@@ -17,7 +17,7 @@ use super::{
     record::{Keys, LEASES, Record, State, WAITING, Wait, digits, id, id_at_end, token},
 };
 use crate::{
-    client::{Resend, Shared},
+    client::Shared,
     error::{is_lease_gone, misread},
     keys::hex,
     step::{Parts, absent, all, count, delete, get, lend, look, put, range, spread, txn, unchanged},
@@ -47,20 +47,30 @@ struct Lease(i64, String);
 
 impl Shared {
     pub(super) async fn receive(&self, receive: &Receive) -> Result<Received> {
-        let keys = Keys::of(&receive.queue);
-        let (mut pace, mut lease) = (Pace::default(), None);
         let pause = self.crowds.pause(&receive.queue);
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        let received = loop {
+        let mut lease = None;
+        let received = self.receive_under(receive, &mut lease).await;
+        if let Ok(received) = &received {
+            self.crowds.ended(&receive.queue, !received.deliveries.is_empty());
+        }
+        if let Some(Lease(id, _)) = lease {
+            self.give_up(id);
+        }
+        received
+    }
+
+    /// The same; a lease that was made and under which nothing stands is left in `lease`.
+    async fn receive_under(&self, receive: &Receive, lease: &mut Option<Lease>) -> Result<Received> {
+        let (keys, mut pace) = (Keys::of(&receive.queue), Pace::default());
+        loop {
             let view = self.view(&keys, receive).await?;
             if view.tried.1 > 0 {
                 let again = self.again(&keys, receive, &view).await?;
                 if !again.is_empty() {
-                    // An earlier copy of the step, whose reply was lost, may have put them under this lease.
-                    lease = None;
-                    break Received { deliveries: again, look_again_in: None };
+                    return Ok(Received { deliveries: again, look_again_in: None });
                 }
             }
             if view.waiting.0 > view.waiting.1 {
@@ -79,7 +89,7 @@ impl Shared {
             }
             if ready.is_empty() {
                 let look_again_in = (view.waiting.1 > 0).then_some(SOON);
-                break Received { deliveries: Vec::new(), look_again_in };
+                return Ok(Received { deliveries: Vec::new(), look_again_in });
             }
             let under = match lease.take() {
                 Some(lease) => lease,
@@ -89,25 +99,23 @@ impl Shared {
                 }
             };
             match self.take(&keys, receive, view.tried.1, ready, &under).await {
-                Ok(deliveries) if !deliveries.is_empty() => {
-                    self.crowds.ended(&receive.queue, true);
+                Ok(Some(deliveries)) if !deliveries.is_empty() => {
                     return Ok(Received { deliveries, look_again_in: None });
                 }
-                Ok(_) => {
-                    lease = Some(under);
+                Ok(taken) => {
+                    *lease = taken.map(|_| under);
                     self.crowds.lost(&receive.queue);
                     pace.wait().await?;
                 }
                 Err(error) if is_lease_gone(&error) && error.effect() == Effect::None => pace.wait().await?,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if error.effect() == Effect::None {
+                        *lease = Some(under);
+                    }
+                    return Err(error);
+                }
             }
-        };
-        self.crowds.ended(&receive.queue, !received.deliveries.is_empty());
-        if let Some(Lease(id, _)) = lease {
-            // Nothing stands under it. It would end by itself.
-            let _ = self.revoke(id).await;
         }
-        Ok(received)
     }
 
     async fn view(&self, keys: &Keys, receive: &Receive) -> Result<View> {
@@ -120,7 +128,7 @@ impl Shared {
             count(&keys.all(WAITING)),
             count(&keys.all(LEASES)),
         ];
-        let mut parts = Parts::of(self.txn(all(reads), Resend::Yes).await?);
+        let mut parts = Parts::of(self.txn(all(reads)).await?);
         let tried = match parts.kv()? {
             Some(kv) => (kv.value().chunks(32).map(id).collect::<Result<_>>()?, kv.mod_revision()),
             None => (Vec::new(), 0),
@@ -136,7 +144,7 @@ impl Shared {
         let reads = tried.iter().map(|id| {
             all(vec![get(keys.item(*id)), look(keys.lease(Wait::Delivery, *id)), get(keys.payload(*id))])
         });
-        let mut parts = Parts::of(self.txn(all(spread(reads.collect())), Resend::Yes).await?);
+        let mut parts = Parts::of(self.txn(all(spread(reads.collect()))).await?);
         let mut deliveries = Vec::new();
         for mut parts in parts.gathered(tried.len())? {
             let [item, lease, payload] = [parts.kv()?, parts.kv()?, parts.kv()?];
@@ -153,7 +161,7 @@ impl Shared {
         Ok(deliveries)
     }
 
-    /// Takes what is ready and not taken by others meanwhile.
+    /// Takes what is ready and not taken by others meanwhile. `None`: nothing, but an earlier copy of the request may have.
     async fn take(
         &self,
         keys: &Keys,
@@ -161,7 +169,7 @@ impl Shared {
         tried: i64,
         ready: Vec<(Record, i64)>,
         Lease(lease, granted): &Lease,
-    ) -> Result<Vec<Delivered>> {
+    ) -> Result<Option<Vec<Delivered>>> {
         let (mut bytes, mut number) = (0, 0);
         let fits = |(record, _): &(Record, i64)| {
             bytes = record.size.saturating_add(bytes);
@@ -205,10 +213,10 @@ impl Shared {
             }
             then.extend(spread(steps));
         }
-        let answer = self.txn(txn(vec![unchanged(key, tried)], then, Vec::new()), Resend::Yes).await?;
-        let (revision, mut parts) = (answer.revision, Parts::of(answer));
+        let answer = self.txn(txn(vec![unchanged(key, tried)], then, Vec::new())).await?;
+        let (revision, repeated, mut parts) = (answer.revision, answer.repeated, Parts::of(answer));
         if !parts.succeeded {
-            return Ok(Vec::new());
+            return Ok((!repeated).then(Vec::new));
         }
         let read = |parts: &mut Parts| -> Result<Vec<Delivered>> {
             parts.skip(1);
@@ -240,15 +248,14 @@ impl Shared {
             }
             Ok(deliveries)
         };
-        read(&mut parts).map_err(Error::with_unknown_effect)
+        read(&mut parts).map(Some).map_err(Error::with_unknown_effect)
     }
 
     /// Puts those back whose leases have ended, some hundred of them. Whether there may be more.
     pub(super) async fn put_back(&self, keys: &Keys) -> Result<bool> {
         let names = |prefix: &str| TxnOp::get(prefix, Some(range(prefix).with_keys_only()));
-        let mut parts = Parts::of(
-            self.txn(all(vec![names(&keys.all(WAITING)), names(&keys.all(LEASES))]), Resend::Yes).await?,
-        );
+        let mut parts =
+            Parts::of(self.txn(all(vec![names(&keys.all(WAITING)), names(&keys.all(LEASES))])).await?);
         // In both places they are called the same.
         let skip = keys.all(WAITING).len();
         let (waiting, leases) = (parts.kvs()?, parts.kvs()?);
@@ -265,7 +272,7 @@ impl Shared {
             return Ok(false);
         }
         let reads = over.iter().map(|(_, id)| all(vec![get(keys.item(*id))])).collect();
-        let mut parts = Parts::of(self.txn(all(spread(reads)), Resend::Yes).await?);
+        let mut parts = Parts::of(self.txn(all(spread(reads))).await?);
         let mut items = Vec::new();
         for ((wait, id), mut parts) in over.iter().zip(parts.gathered(over.len())?) {
             let item =
@@ -296,7 +303,7 @@ impl Shared {
                 }
             })
             .collect();
-        self.txn(all(spread(steps)), Resend::Yes).await?;
+        self.txn(all(spread(steps))).await?;
         Ok(over.len() == BATCH)
     }
 
@@ -314,8 +321,7 @@ impl Shared {
             let prefix = keys.group(group);
             all(vec![TxnOp::get(prefix.clone(), Some(range(&prefix).with_keys_only().with_limit(1)))])
         };
-        let mut parts =
-            Parts::of(self.txn(all(spread(groups.iter().map(first).collect())), Resend::Yes).await?);
+        let mut parts = Parts::of(self.txn(all(spread(groups.iter().map(first).collect()))).await?);
         let mut firsts = HashMap::new();
         for (group, mut parts) in groups.iter().zip(parts.gathered(groups.len())?) {
             if let Some(kv) = parts.kv()? {

@@ -26,7 +26,7 @@ use super::{
     record::{Keys, Record, State, WITHOUT_GROUP, Wait, digits, made_at},
 };
 use crate::{
-    client::{Resend, Shared, seconds},
+    client::{Shared, seconds},
     error::is_lease_gone,
     step::{Parts, WIDTH, all, delete, get, lend, present, put, spread, txn, unchanged},
 };
@@ -168,7 +168,7 @@ impl Shared {
 
     async fn settle_some(&self, keys: &Keys, settlements: &[&Settlement]) -> Result<Vec<Settled>> {
         let mut lost = 0;
-        let (looks, revision) = loop {
+        let (looks, revision, leases) = loop {
             // Before the leases are made: what is extended later by somebody else must not get an older lease.
             let set: Vec<_> = settlements.iter().map(|said| self.extended.get(said)).collect();
             let leases = self.leases(settlements).await?;
@@ -181,19 +181,35 @@ impl Shared {
                 // There is room for another one.
                 operations.push(delete(keys.room()));
             }
-            match self.txn(all(operations), Resend::Yes).await {
+            match self.txn(all(operations)).await {
                 Ok(answer) => {
+                    // An earlier copy of it may have put deliveries under these leases.
+                    let leases = if answer.repeated { HashMap::new() } else { leases };
                     let revision = answer.revision;
                     let looks = Parts::of(answer).gathered(settlements.len());
-                    break (looks.map_err(Error::with_unknown_effect)?, revision);
+                    break (looks.map_err(Error::with_unknown_effect)?, revision, leases);
                 }
                 Err(error) if is_lease_gone(&error) && error.effect() == Effect::None && lost < 2 => {
                     lost += 1;
                     self.forget_rubbish(memory);
+                    leases.into_values().for_each(|(lease, _)| self.give_up(lease));
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if error.effect() == Effect::None {
+                        leases.into_values().for_each(|(lease, _)| self.give_up(lease));
+                    }
+                    return Err(error);
+                }
             }
         };
+        // Only what was extended in this step stands under them.
+        let unused = leases.iter().filter(|(length, _)| {
+            settlements.iter().zip(&looks).all(|(said, parts)| {
+                !parts.succeeded
+                    || !matches!(said.word, Word::Extend(visibility) if seconds(visibility) == **length)
+            })
+        });
+        unused.for_each(|(_, (lease, _))| self.give_up(*lease));
         let mut answers = Vec::with_capacity(settlements.len());
         for (said, mut parts) in settlements.iter().zip(looks) {
             let done = parts.succeeded && matches!(said.word, Word::Ack | Word::Extend(_));
@@ -254,8 +270,7 @@ impl Shared {
                 }
                 Err(error) => return Err(error),
             }
-            let answer =
-                self.txn(all(reads(keys, said.id)), Resend::Yes).await.map_err(Error::with_unknown_effect)?;
+            let answer = self.txn(all(reads(keys, said.id))).await.map_err(Error::with_unknown_effect)?;
             match judge(said, &mut Parts::of(answer))? {
                 Look::Settled(settled) => return Ok(settled),
                 Look::Held(now, leased) => (record, lease) = (now, leased),
@@ -280,6 +295,7 @@ impl Shared {
             then.extend(end(keys, said.id));
             then
         };
+        let mut made = None;
         let then = match said.word {
             Word::Ack => {
                 let memory = self.rubbish(MEMORY).await?;
@@ -299,6 +315,7 @@ impl Shared {
             }
             Word::Nack { delay, .. } if !delay.is_zero() => {
                 let (lease, _) = self.grant(delay).await?;
+                made = Some(lease);
                 let delayed = returned(State::Delayed, record.attempts);
                 let mut then = vec![
                     put(keys.item(said.id), delayed.bytes()),
@@ -312,11 +329,27 @@ impl Shared {
             Word::Return => back(&returned(State::Ready, record.attempts.saturating_sub(1))),
             Word::Extend(visibility) => return self.extend(keys, said, visibility, lease).await,
         };
-        let answer = self.txn(txn(when, then, Vec::new()), Resend::Yes).await?;
-        if answer.succeeded {
+        let succeeded = self.try_under(made, txn(when, then, Vec::new())).await?;
+        if succeeded.is_some() {
             self.extended.forget(said);
         }
-        Ok(answer.succeeded)
+        Ok(succeeded.is_some())
+    }
+
+    /// Sends a step that puts something under a lease that was made for it, which is ended if the step is not done. Its revision if
+    /// it is.
+    async fn try_under(&self, lease: Option<i64>, step: Txn) -> Result<Option<i64>> {
+        let answer = self.txn(step).await;
+        let unused = match &answer {
+            // An earlier copy of it may have been done.
+            Ok(answer) => !answer.succeeded && !answer.repeated,
+            Err(error) => error.effect() == Effect::None,
+        };
+        if let Some(lease) = lease.filter(|_| unused) {
+            self.give_up(lease);
+        }
+        let answer = answer?;
+        Ok(answer.succeeded.then_some(answer.revision))
     }
 
     /// Extends a delivery whose lease was seen as this.
@@ -334,17 +367,17 @@ impl Shared {
             let state = self.time_to_live(lease.lease(), false).await?;
             if state.left.is_some_and(|left| left >= visibility) {
                 // It runs for long enough, if it is there: a member that was cut off may not know.
-                return Ok(self.txn(txn(when, Vec::new(), Vec::new()), Resend::Yes).await?.succeeded);
+                return Ok(self.txn(txn(when, Vec::new(), Vec::new())).await?.succeeded);
             }
             // What is left of it is less than a new one has.
         }
         let (new, granted) = self.grant(visibility).await?;
-        let answer =
-            self.txn(txn(when, vec![lend(key, digits(granted), new)], Vec::new()), Resend::Yes).await?;
-        if answer.succeeded {
-            self.extended.set(said, answer.revision);
+        let step = txn(when, vec![lend(key, digits(granted), new)], Vec::new());
+        let extended = self.try_under(Some(new), step).await?;
+        if let Some(revision) = extended {
+            self.extended.set(said, revision);
         }
-        Ok(answer.succeeded)
+        Ok(extended.is_some())
     }
 }
 

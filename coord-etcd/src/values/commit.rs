@@ -14,7 +14,7 @@ use etcd_client::{Compare, CompareOp, GetOptions, SortOrder, SortTarget, Txn, Tx
 
 use super::stored::{Keys, Note, digits, done, entry, mark, marked};
 use crate::{
-    client::{Resend, Shared},
+    client::Shared,
     error::{is_compacted, is_lease_gone, misread},
     step::{
         Parts, WIDTH, absent, all, count, delete, get, lend, look, present, put, range, spread, txn,
@@ -213,7 +213,7 @@ impl Shared {
     }
 
     async fn commit_at_once(&self, plan: &Plan<'_>, txn: Txn) -> Result<Attempt> {
-        let answer = self.txn(txn, Resend::Yes).await?;
+        let answer = self.txn(txn).await?;
         let (revision, mut parts) = (answer.revision, Parts::of(answer));
         let read = |parts: &mut Parts| -> Result<Attempt> {
             if !parts.succeeded
@@ -246,7 +246,7 @@ impl Shared {
         let of_write = |Write { key, .. }: &Write| all(vec![look(keys.value(key)), get(keys.mark(key))]);
         let mut reads = spread(writes.iter().map(of_write).collect());
         reads.push(get(plan.done.clone()));
-        let answer = self.txn(all(reads), Resend::Yes).await?;
+        let answer = self.txn(all(reads)).await?;
         let (revision, mut parts) = (answer.revision, Parts::of(answer));
         let found = parts.gathered(writes.len())?;
         if let Some(done) = parts.kv()? {
@@ -271,7 +271,7 @@ impl Shared {
             compares.extend(stretches(keys, writes, revision));
         }
         let then = plan.then(spread(changes));
-        let answer = self.txn(txn(compares, then, vec![get(plan.done.clone())]), Resend::Yes).await?;
+        let answer = self.txn(txn(compares, then, vec![get(plan.done.clone())])).await?;
         let (revision, mut parts) = (answer.revision, Parts::of(answer));
         let read = |parts: &mut Parts| -> Result<Attempt> {
             if parts.succeeded {
@@ -294,7 +294,7 @@ impl Shared {
         let keys = Keys::of(namespace);
         let read = |key: String| TxnOp::get(key, Some(GetOptions::new().with_revision(revision)));
         let reads = vec![read(keys.value(key)), read(keys.mark(key)), read(keys.gone(key))];
-        match self.txn(all(reads), Resend::Yes).await {
+        match self.txn(all(reads)).await {
             Ok(answer) => {
                 let mut parts = Parts::of(answer);
                 let [found, marked, gone] = [parts.kv()?, parts.kv()?, parts.kv()?];
@@ -314,10 +314,8 @@ impl Shared {
             .with_keys_only()
             .with_sort(SortTarget::Mod, SortOrder::Ascend)
             .with_limit(i64::try_from(deletions).unwrap_or(i64::MAX).min(1_000));
-        let answer = self.txn(
-            all(vec![TxnOp::get(keys.gone.clone(), Some(oldest)), get(keys.floor.clone())]),
-            Resend::Yes,
-        );
+        let answer =
+            self.txn(all(vec![TxnOp::get(keys.gone.clone(), Some(oldest)), get(keys.floor.clone())]));
         let mut parts = Parts::of(answer.await?);
         let [oldest, floor] = [parts.kvs()?, parts.kvs()?];
         let Some(last) = oldest.last() else { return Ok(()) };
@@ -328,7 +326,7 @@ impl Shared {
         let mut then = spread(forgotten.collect());
         then.push(put(keys.floor.clone(), last.mod_revision().to_string()));
         let seen = floor.first().map_or(0, etcd_client::KeyValue::mod_revision);
-        self.txn(txn(vec![unchanged(keys.floor.clone(), seen)], then, Vec::new()), Resend::Yes).await?;
+        self.txn(txn(vec![unchanged(keys.floor.clone(), seen)], then, Vec::new())).await?;
         Ok(())
     }
 }

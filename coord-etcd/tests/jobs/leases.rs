@@ -207,3 +207,30 @@ async fn who_waits_for_room_hears_of_it() {
     assert_eq!(consumer.purge(&queue).await.unwrap(), 2);
     hint(&mut wakeups).await;
 }
+
+/// How many leases the server has.
+async fn count(server: &coord_conformance::servers::Etcd) -> usize {
+    raw(server).await.leases().await.unwrap().leases().len()
+}
+
+/// What is not done leaves no lease behind, which may be one of hours.
+#[tokio::test]
+async fn what_is_not_done_leaves_no_lease() {
+    let Some(server) = server() else { return };
+    let store = open(&server).await;
+    let queue = queue("unused");
+    let first = push(&queue, vec![item(b"a")]);
+    store.push(&first).await.unwrap();
+    let taken = one(&*store, &queue).await;
+    assert_eq!(settle(&*store, &queue, &taken, Word::Ack).await, Settled::Done);
+    let delayed = push(&queue, vec![NewItem { delay: LONG, ..item(b"b") }]);
+    store.push(&delayed).await.unwrap();
+    let before = count(&server).await;
+    for _ in 0..3 {
+        store.push(&delayed).await.unwrap();
+        assert_eq!(settle(&*store, &queue, &taken, Word::Extend(LONG)).await, Settled::Stale);
+    }
+    let left = async || count(&server).await <= before;
+    tokio::time::timeout(LONG / 2, until(left)).await.expect("the leases are there still");
+    assert_eq!(store.stats(&queue).await.unwrap(), QueueStats { delayed: 1, ..NOTHING });
+}

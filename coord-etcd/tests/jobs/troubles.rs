@@ -108,6 +108,38 @@ async fn what_is_received_over_a_broken_connection_stays_in_hand() {
     }
 }
 
+/// The same of pushes with a delay and of extensions: what an earlier copy put under a lease stays there.
+#[tokio::test]
+async fn what_is_sent_again_over_a_broken_connection_keeps_its_leases() {
+    let Some(server) = server() else { return };
+    let (cut, queue) = (Cut::start(&server).await, queue("delays"));
+    let (sound, store) = (open(&server).await, cut.open().await);
+    let mut held = Vec::new();
+    for nth in 1.. {
+        sound.push(&push(&queue, vec![item(b"held")])).await.unwrap();
+        let taken = one(&*sound, &queue).await;
+        cut.lose(nth);
+        let delayed = push(&queue, vec![NewItem { delay: LONG, ..item(b"delayed") }]);
+        insist!(store.push(&delayed));
+        let pushing = cut.is_done();
+        cut.lose(nth);
+        let said = [say(&taken, Word::Extend(LONG * 2))];
+        assert_eq!(insist!(store.settle(&queue, &said)), [Settled::Done], "reply {nth}");
+        held.push(taken);
+        if !pushing && !cut.is_done() {
+            break;
+        }
+    }
+    // What was given up is gone by now, or when the client has ended.
+    coord_core::spi::Claims::close(&*store).await.unwrap();
+    assert!(sound.receive(&receive(&queue, 9)).await.unwrap().deliveries.is_empty());
+    let counted = QueueStats { delayed: held.len() as u64, in_flight: held.len() as u64, ..NOTHING };
+    assert_eq!(sound.stats(&queue).await.unwrap(), counted);
+    for taken in held {
+        assert_eq!(settle(&*sound, &queue, &taken, Word::Ack).await, Settled::Done);
+    }
+}
+
 #[tokio::test]
 async fn a_killed_server_comes_back_with_its_queues() {
     let Some(mut server) = server() else { return };

@@ -15,6 +15,7 @@ use coord_conformance::{
 };
 use coord_core::{
     Name, Namespace,
+    clock::Clock,
     spi::{Wakeup, Wakeups},
 };
 use coord_etcd::Store;
@@ -26,7 +27,6 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::Notify,
-    time::Instant,
 };
 
 /// A server of the test's own; `None`, with the reason told, if this host has none and need not have one.
@@ -154,13 +154,14 @@ impl Way {
         let reading = async {
             let mut buffer = vec![0; 64 * 1024];
             while let Ok(length @ 1..) = replies.read(&mut buffer).await {
-                let due = Instant::now() + Duration::from_millis(self.delay.load(Ordering::SeqCst));
+                let delay = Duration::from_millis(self.delay.load(Ordering::SeqCst));
+                let due = Clock::System.now().after(delay);
                 let _ = sender.send((due, buffer[..length].to_vec()));
             }
         };
         let writing = async {
             while let Some((due, reply)) = late.recv().await {
-                tokio::time::sleep_until(due).await;
+                tokio::time::sleep(due.since(Clock::System.now())).await;
                 let counted =
                     self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
                 let last = counted == Ok(1);
