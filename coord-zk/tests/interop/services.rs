@@ -7,7 +7,7 @@ use coord_core::{
 use zookeeper_client::{Acls, Client, CreateMode, Error};
 
 use crate::{
-    common::{LONG, claim, granted, hint, line, name, open, place, proxy::Proxy, raw, root, until},
+    common::{LONG, claim, granted, hint, line, name, open, place, proxy, raw, root, settled, until},
     with,
 };
 
@@ -131,9 +131,9 @@ async fn a_longer_lease_takes_both_nodes_along() {
 #[tokio::test]
 async fn what_is_no_name_of_a_node_is_refused() {
     let Some(url) = place() else { return };
-    let proxy = Proxy::to(&url).await;
-    let store = open(&with(&proxy.url(&url), "curator")).await;
-    proxy.settled().await;
+    let proxy = proxy(&url);
+    let store = open(&with(&proxy.url(), "curator")).await;
+    settled(&proxy).await;
     for id in ["a/b", ".", "..", "🦀", "\u{e000}"] {
         let error = store.claim(&registration(id, "h")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidName, "{id}: {error}");
@@ -145,7 +145,7 @@ async fn what_is_no_name_of_a_node_is_refused() {
     let elsewhere = LineId { kind: Kind::Registry, ..line("shop//a") };
     let error = store.claim(&Claim { line: elsewhere, ..registration("a", "h") }).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidName, "{error}");
-    assert_eq!(proxy.settled().await.total(), 0);
+    assert_eq!(settled(&proxy).await.total(), 0);
     // A place that is taken by what is no instance.
     let everyone = CreateMode::Persistent.with_acls(Acls::anyone_all());
     let taken = format!("{}/{SERVICE}/a/b", root(&url));
@@ -171,13 +171,13 @@ async fn a_thousand_instances_are_read_by_few_requests() {
     let nodes: Vec<_> = theirs.chain(others).collect();
     let made = nodes.iter().map(|(path, data)| raw.create(path, data.as_bytes(), &everyone));
     futures_util::future::try_join_all(made).await.unwrap();
-    let proxy = Proxy::to(&url).await;
-    let client = coord_zk::connect(with(&proxy.url(&url), "curator")).await.unwrap();
+    let proxy = proxy(&url);
+    let client = coord_zk::connect(with(&proxy.url(), "curator")).await.unwrap();
     let own = Instance::new("own", "h:1");
     let registration = client.register(&name(SERVICE), own, &RegisterOptions::default()).await.unwrap();
-    proxy.settled().await;
+    settled(&proxy).await;
     let members = client.instances(&name(SERVICE)).await.unwrap();
-    let counts = proxy.settled().await;
+    let counts = settled(&proxy).await;
     assert_eq!(members.len(), MANY + 1);
     assert_eq!(members.iter().find(|member| member.instance.id == "77").unwrap().instance.address, "h:77");
     assert!(members.iter().any(|member| member.token == registration.token()));
