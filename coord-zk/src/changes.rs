@@ -40,7 +40,8 @@ impl Store {
             Err(failure) => return Err(failure),
         };
         let record = Record::decode(&data).ok_or_else(|| crate::error::misread("a claim"))?;
-        let data = Record { value: value.to_vec(), ..record }.encode();
+        // Whichever node it has by now: another one may take its place meanwhile, whose own number is no token.
+        let data = Record { value: value.to_vec(), token: Some(czxid), ..record }.encode();
         // Who watches the line watches the folder, not every claim in it.
         let steps = [
             Step::Set { path: &path, data: &data, version: None },

@@ -4,9 +4,10 @@
 //! node. A claim joins by making its node and listing the line, pipelined; it leaves by the removal of the node, or with its
 //! session. Who waits watches one node ahead.
 //!
-//! What follows from what the leader says is told from what one server believes: a grant is answered after a write or a `sync`
-//! on the claim's own session, and a renewal is a transaction that checks the nodes. A server that was cut off from its leader
-//! answers neither, so that nobody goes on holding by its word what the others gave away.
+//! What follows from what the leader says is told from what one server believes: a grant is answered after a write on the
+//! claim's own session, or after a transaction that checks its node, as a renewal is. A server that was cut off from the others
+//! answers neither, so that nobody holds by its word what the others gave away. A `sync` would not do: a leader that was
+//! deposed and does not know it yet answers it by itself.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -16,12 +17,13 @@ use coord_core::{
     clock::{Clock, Moment},
     spi::{Claim, ClaimId, Claims, Grant, HandOver, Holder, Line, LineId, Renewal, Standing, Wakeups},
 };
+use futures_util::future::Either;
 
 use crate::{
     client::{Store, milliseconds},
     config::Layout,
     discovery::{self, Face},
-    error::{Asks, Failure},
+    error::{Asks, Failure, partly},
     leases::{self, Lease},
     line::{Blocker, Place, Queue, Spot},
     record::Record,
@@ -44,7 +46,10 @@ impl Claims for Store {
         let spot = Spot::of(&self.shared.config, &claim.line)?;
         let face = Face::of(&spot, claim)?;
         let attempt = Attempt { store: self, claim, stem: spot.stem(claim.id), spot, face };
-        self.shared.within(Asks::Writing, attempt.run()).await
+        let outcome = self.shared.within(Asks::Writing, attempt.run()).await;
+        // A look that fails changes nothing, and yet its claim is in the line, or may be.
+        let may_be_there = self.shared.leases.get(&attempt.stem, now()).is_some();
+        outcome.map_err(partly(may_be_there))
     }
 
     async fn renew(&self, grants: &[Grant]) -> Result<Vec<Renewal>> {
@@ -140,6 +145,8 @@ struct Look {
     name: String,
     czxid: i64,
     queue: Queue,
+    /// The leader has said that the node is there: not only a `sync`, which one that was deposed may answer.
+    proven: bool,
 }
 
 impl Attempt<'_> {
@@ -188,13 +195,15 @@ impl Attempt<'_> {
     /// Makes the node and lists the line, pipelined. `None`: to be looked at again.
     async fn join(&self) -> Result<Option<Look>, Failure> {
         let shared = &self.store.shared;
-        let session = shared.session(shared.length_for(self.claim.ttl)).await?;
+        let session = shared.session_for(self.claim.ttl).await?;
         let folder = self.spot.folder.as_str();
         let paths = self.spot.paths(self.claim);
         let data = self.data();
-        // The second time if the folder was not there, and again if the server removed it, because it was empty.
-        for _ in 0..3 {
+        // The second time with the folder if it was not there, the third if nothing above it was, and again if the server
+        // removed it, because it was empty.
+        for round in 0..4 {
             let sent = now();
+            let folder_made = (round > 0).then(|| session.create(folder, b"", Mode::Container));
             shared.leases.begin(&self.stem, &session, sent.after(self.claim.ttl));
             if let Some(face) = &self.face {
                 shared.leases.faced(&self.stem, &face.path);
@@ -203,7 +212,13 @@ impl Attempt<'_> {
                 Ok(made) => made,
                 Err(Failure::NoNode) => {
                     shared.leases.forget(&self.stem);
-                    session.make(folder, Mode::Container).await?;
+                    if let Some(folder_made) = folder_made {
+                        match folder_made.await {
+                            Ok(_) | Err(Failure::NodeExists) => {}
+                            Err(Failure::NoNode) => session.make(folder, Mode::Container).await?,
+                            Err(failure) => return Err(failure),
+                        }
+                    }
                     if let Some(faces) = &self.spot.faces {
                         session.make(faces.as_str(), Mode::Container).await?;
                     }
@@ -228,7 +243,8 @@ impl Attempt<'_> {
                 synced.await?;
                 queue = self.spot.queue(listed.await?.0);
             }
-            return Ok(Some(Look { session, sent, name: base(&node).to_owned(), czxid, queue }));
+            let (session, name) = (Arc::clone(&session), base(&node).to_owned());
+            return Ok(Some(Look { session, sent, name, czxid, queue, proven: true }));
         }
         let text = format!("the folder of {} is removed as soon as it is made", self.claim.line);
         Err(Failure::Other(Error::new(ErrorKind::Unavailable, text)))
@@ -320,9 +336,14 @@ impl Attempt<'_> {
             self.find(session).await?;
             return Ok(None);
         };
+        session.steady().await;
         let sent = now();
-        let (synced, listed) = (session.sync(folder), session.list(folder));
-        let listed = match synced.await {
+        // Who was told that the way is free will be granted: then the leader is asked for the node at once.
+        let told = self.store.shared.waits.has_fired(&self.stem);
+        let asked =
+            if told { Either::Left(prove(session, &node)) } else { Either::Right(session.sync(folder)) };
+        let listed = session.list(folder);
+        let listed = match asked.await {
             Ok(()) => listed.await,
             Err(failure) => Err(failure),
         };
@@ -335,8 +356,8 @@ impl Attempt<'_> {
             Err(failure) => return Err(failure),
         };
         let queue = self.spot.queue(names);
-        let session = Arc::clone(session);
-        Ok(Some(Look { session, sent, name: base(&node).to_owned(), czxid, queue }))
+        let (session, name) = (Arc::clone(session), base(&node).to_owned());
+        Ok(Some(Look { session, sent, name, czxid, queue, proven: told }))
     }
 
     /// Looks for a node whose creation was not answered. Only one that is owned by the session counts.
@@ -378,6 +399,16 @@ impl Attempt<'_> {
             return Ok(None);
         };
         if queue.is_eligible(at) {
+            if !look.proven {
+                match prove(&look.session, &self.spot.folder.node(&look.name)).await {
+                    Ok(()) => {}
+                    Err(Failure::NoNode | Failure::Ended(_)) => {
+                        shared.leases.forget(&self.stem);
+                        return Ok(None);
+                    }
+                    Err(failure) => return Err(failure),
+                }
+            }
             let until = look.sent.after(self.claim.ttl);
             if !shared.leases.prolong(&self.stem, until, now()) {
                 return Ok(None);
@@ -415,11 +446,10 @@ impl Attempt<'_> {
         Queue(look.queue.0.iter().filter(counts).cloned().collect())
     }
 
-    /// With permits, who waits behind one that waits hears that it waits no more by a change of its node.
+    /// With permits, who waits behind one that waits hears that it waits no more by a change of its node; also of one that
+    /// never waited, as a server that is behind may have shown it so.
     async fn tell_those_behind(&self, look: &Look, queue: &Queue) {
-        let waited = self.store.shared.waits.has(&self.stem);
-        if waited && queue.is_shared() && queue.position(&look.name).is_some_and(|at| at + 1 < queue.0.len())
-        {
+        if queue.is_shared() && queue.position(&look.name).is_some_and(|at| at + 1 < queue.0.len()) {
             let data = self.data();
             // A hint is no truth: those behind look by themselves too.
             let _ = look.session.set(&self.spot.folder.node(&look.name), &data, None).await;
@@ -508,6 +538,15 @@ fn made(failure: Failure) -> Failure {
         Failure::Other(error) => Failure::Other(error.with_unknown_effect()),
         failure => failure,
     }
+}
+
+/// Asks the leader whether a node is there, by a transaction that checks.
+pub(crate) fn prove<'a>(
+    session: &'a Session,
+    node: &str,
+) -> impl Future<Output = Result<(), Failure>> + Send + use<'a> {
+    let checked = session.multi(&[Step::Check { path: node, version: None }]);
+    async move { checked.await.map(drop).map_err(|refusal| refusal.failure) }
 }
 
 fn created(done: &crate::session::Done) -> Option<String> {

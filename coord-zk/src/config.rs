@@ -68,6 +68,9 @@ impl fmt::Display for Host {
 }
 
 /// Where claims stand in the tree of nodes.
+///
+/// In the layouts that are shared with others a name of a lock is a path of a node: a slash in front of it means nothing, a
+/// namespace other than the default is a folder in front of it, and what would stand in `/coord` or `/zookeeper` is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Layout {
@@ -174,6 +177,9 @@ impl Config {
         if config.ca.is_some() && !config.tls {
             return Err(invalid("ca is for tls=true only"));
         }
+        if config.tls && config.ca.is_none() {
+            return Err(invalid("tls=true needs ca, the file of the certificates to trust"));
+        }
         Ok(config)
     }
 
@@ -199,12 +205,7 @@ impl Config {
             "tls" => {
                 self.tls = match value {
                     "true" if cfg!(feature = "tls") => true,
-                    "true" => {
-                        return Err(Error::new(
-                            ErrorKind::Unsupported,
-                            "this build cannot speak TLS; enable the feature `tls` of coord-zk",
-                        ));
-                    }
+                    "true" => return Err(no_tls()),
                     "false" => false,
                     _ => return Err(invalid("tls is true or false")),
                 }
@@ -219,13 +220,14 @@ impl Config {
                 self.timeout = timeout.min(Self::MAX_TIMEOUT);
             }
             "packet" => {
-                self.max_packet = value.parse().map_err(|_| invalid("packet is a number of bytes"))?;
+                let bytes = value.parse().ok().filter(|bytes| *bytes > 0);
+                self.max_packet = bytes.ok_or_else(|| invalid("packet is a positive number of bytes"))?;
             }
             "ca" => self.ca = Some(value.into()),
             "user" => self.user = Some(value.to_owned()),
             "password" => self.password = Some(Secret(value.to_owned())),
-            // The value may be a secret.
-            _ => return Err(invalid(format_args!("there is no parameter {key:?}"))),
+            // The value may be a secret, and so may what looks like a key behind a '?' of a password.
+            _ => return Err(invalid("there is no such parameter")),
         }
         Ok(())
     }
@@ -323,6 +325,25 @@ impl Config {
         self
     }
 
+    /// Refuses what cannot work, before anything is sent.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.timeout.is_zero() {
+            return Err(invalid("the timeout is a positive number of seconds"));
+        }
+        if self.max_packet == 0 {
+            return Err(invalid("packet is a positive number of bytes"));
+        }
+        #[cfg(feature = "tls")]
+        if let Some(ca) = self.ca().filter(|_| self.tls) {
+            crate::tls::options(ca)?;
+        }
+        #[cfg(not(feature = "tls"))]
+        if self.tls {
+            return Err(no_tls());
+        }
+        Ok(())
+    }
+
     /// Whether the nodes that are made are for our identity alone.
     pub(crate) fn own_acl(&self) -> bool {
         self.user.is_some() && !self.open_acl
@@ -352,6 +373,11 @@ impl fmt::Display for Config {
         let hosts: Vec<_> = self.hosts.iter().map(ToString::to_string).collect();
         write!(f, "zk://{user}{}{}", hosts.join(","), self.chroot)
     }
+}
+
+fn no_tls() -> Error {
+    let text = "this build cannot speak TLS; enable the feature `tls` of coord-zk";
+    Error::new(ErrorKind::Unsupported, text)
 }
 
 fn host(text: &str) -> Result<Host> {
@@ -483,6 +509,8 @@ mod tests {
             "zk://h?timeout=-1",
             "zk://h?timeout=NaN",
             "zk://h?packet=x",
+            "zk://h?packet=0",
+            "zk://u:2181?hunter2@h",
             "zk://h?ca=/x",
             "zk://h?user=hunter2",
             "zk://h?tls=x",
@@ -499,6 +527,19 @@ mod tests {
         assert_eq!(Config::parse("http://h").unwrap_err().kind(), ErrorKind::Unsupported);
         #[cfg(not(feature = "tls"))]
         assert_eq!(Config::parse("zk://h?tls=true").unwrap_err().kind(), ErrorKind::Unsupported);
+        #[cfg(feature = "tls")]
+        assert_eq!(Config::parse("zk://h?tls=true").unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_before_it_is_tried() {
+        let config = Config::new("h", 1);
+        assert!(config.check().is_ok());
+        for wrong in [config.clone().with_timeout(Duration::ZERO), config.clone().with_max_packet(0)] {
+            assert_eq!(wrong.check().unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+        let kind = if cfg!(feature = "tls") { ErrorKind::InvalidInput } else { ErrorKind::Unsupported };
+        assert_eq!(config.with_tls("/there/is/none").check().unwrap_err().kind(), kind);
     }
 
     #[test]

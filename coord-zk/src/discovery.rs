@@ -165,7 +165,8 @@ pub(crate) async fn replace_value(
         };
         let record = Record::decode(&shown.data).ok_or_else(|| misread("a claim"))?;
         let public = data(&grant.line, &record.owner, value, wall(shown.stat.ctime))?;
-        let private = Record { value: value.to_vec(), ..record }.encode();
+        let token = i64::try_from(grant.token.get()).ok();
+        let private = Record { value: value.to_vec(), token, ..record }.encode();
         let mut steps = vec![
             Step::Set { path: node, data: &private, version: None },
             // Who watches the line watches the folder, not every claim in it.

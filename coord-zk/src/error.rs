@@ -122,6 +122,11 @@ fn from_driver(
     if answered || asks == Asks::Reading { ours } else { ours.with_unknown_effect() }
 }
 
+/// What an error means for a whole of which a part was done before.
+pub(crate) fn partly(done: bool) -> impl Fn(Error) -> Error {
+    move |error| if done { error.with_unknown_effect() } else { error }
+}
+
 /// What it means that no session could be opened.
 pub(crate) fn opening(server: &dyn fmt::Display, error: zk::Error) -> Error {
     let (kind, meaning) = match &error {

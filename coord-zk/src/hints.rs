@@ -11,6 +11,7 @@ use std::{
 
 use coord_core::spi::{Wakeup, Wakeups};
 use futures_util::stream;
+use tokio::sync::mpsc;
 use zookeeper_client::{EventType, PersistentWatcher, SessionState, WatchedEvent};
 
 use crate::client::Shared;
@@ -18,37 +19,58 @@ use crate::client::Shared;
 /// How long to wait before a watch is tried again that could not be made.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Hints that something happened below a node that is wanted. The first one comes when the watch is there.
+/// Hints that something happened below a node that is wanted. The first one comes when the watch is there, which is set when the
+/// hints are first waited for.
 pub(crate) fn below(
     shared: &Arc<Shared>,
     path: String,
     wanted: impl Fn(EventType, &str) -> bool + Send + 'static,
 ) -> Wakeups {
+    // One place: hints that were not taken yet are one hint.
+    let (sender, mut receiver) = mpsc::channel(1);
     // Whoever waits for hints does not keep the client's sessions.
-    let start = (Arc::downgrade(shared), path, wanted, None::<PersistentWatcher>);
-    Wakeups::new(stream::unfold(start, async |(shared, path, wanted, mut watching)| {
+    let mut follower = Some(follow(Arc::downgrade(shared), path, wanted, sender));
+    Wakeups::new(stream::poll_fn(move |context| {
+        if let Some(follower) = follower.take() {
+            tokio::spawn(follower);
+        }
+        receiver.poll_recv(context).map(|hint| hint.map(|()| Wakeup::LookAgain))
+    }))
+}
+
+/// Watches for as long as somebody has the hints. It is a task of its own because the driver keeps every event until it is read:
+/// they would pile up behind hints that nobody waits for.
+async fn follow(
+    shared: Weak<Shared>,
+    path: String,
+    wanted: impl Fn(EventType, &str) -> bool,
+    hints: mpsc::Sender<()>,
+) {
+    let (mut watching, news) = (None::<PersistentWatcher>, hints.clone());
+    let following = async move {
         loop {
-            match &mut watching {
-                None => match watch(&shared, &path).await {
+            let Some(watcher) = &mut watching else {
+                match watch(&shared, &path).await {
                     Some(watcher) => {
                         watching = Some(watcher);
-                        break;
+                        let _ = news.try_send(());
                     }
                     None => tokio::time::sleep(RETRY).await,
-                },
-                Some(watcher) => {
-                    let event = watcher.changed().await;
-                    if needs_another(&event) {
-                        watching = None;
-                    } else if event.event_type != EventType::Session && wanted(event.event_type, &event.path)
-                    {
-                        break;
-                    }
                 }
+                continue;
+            };
+            let event = watcher.changed().await;
+            if needs_another(&event) {
+                watching = None;
+            } else if event.event_type != EventType::Session && wanted(event.event_type, &event.path) {
+                let _ = news.try_send(());
             }
         }
-        Some((Wakeup::LookAgain, (shared, path, wanted, watching)))
-    }))
+    };
+    tokio::select! {
+        () = following => {}
+        () = hints.closed() => {}
+    }
 }
 
 async fn watch(shared: &Weak<Shared>, path: &str) -> Option<PersistentWatcher> {

@@ -9,8 +9,9 @@
 //! * **A lease** is an ephemeral node of a session that is kept for at least the visibility timeout, with a deadline of its own
 //!   at this client: it ends when that has passed, or when the consumer was not heard of for so long that its session ended
 //!   (by the servers' monotonic clock; nobody's wall clock matters). A killed consumer's items are free within the visibility
-//!   timeout, a tick of the servers' and what they take to notice. An extension is one read for all deliveries of a session;
-//!   one that is longer than the session is kept for moves the lease to another session, of the next power of two in seconds.
+//!   timeout, a tick of the servers' and what they take to notice. An extension is one `multi` of checks for all deliveries of a
+//!   session, which the leader answers: a server that was cut off from it prolongs nothing. One that is longer than the session
+//!   is kept for moves the lease to another session, of the next power of two in seconds.
 //!   Visibility timeouts are as limited as TTLs are, by the servers' `minSessionTimeout` and `maxSessionTimeout`.
 //! * **Acknowledging** and giving back is one `multi`, which removes the lease: whoever does that first has the word. An
 //!   item that is gone leaves its id for some eleven minutes, so that it is not pushed twice.
@@ -27,8 +28,10 @@
 //!   neighbours was acknowledged.
 
 mod dead;
+mod floor;
 mod mirror;
 mod place;
+mod proof;
 mod push;
 mod receive;
 mod room;
@@ -43,7 +46,8 @@ use std::{
 
 use async_trait::async_trait;
 use coord_core::{
-    Error, ErrorKind, FencingToken, Result,
+    FencingToken, Result,
+    clock::Clock,
     spi::{
         Wakeups,
         jobs::{
@@ -55,27 +59,31 @@ use coord_core::{
 use zookeeper_client::EventType;
 
 use self::{
+    floor::Floors,
     mirror::Slot,
     place::{Marker, Place},
     room::Room,
     time::StoreTime,
 };
 use crate::{
-    client::{Shared, Store},
-    error::Asks,
+    client::{Store, apart},
+    error::{Asks, partly},
     hints,
-    session::Session,
+    leases::Leases,
 };
 
 /// What a client remembers of queues.
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
     time: StoreTime,
+    floors: Floors,
     /// Where the deliveries are that were not settled yet, by queue and item.
-    held: Mutex<HashMap<(String, ItemId), Held>>,
+    held: Mutex<Deliveries>,
     /// What is known of queues, by queue and session.
     sights: Mutex<HashMap<(String, i64), Slot>>,
 }
+
+type Deliveries = HashMap<(String, ItemId), Held>;
 
 /// Where a delivery is.
 #[derive(Debug, Clone)]
@@ -84,11 +92,11 @@ struct Held {
     marker: Marker,
 }
 
-/// How many deliveries are remembered. Those that are not are looked for.
-const DESK: usize = 10_000;
+/// From how many deliveries on those whose leases ended without a word are forgotten.
+const DESK: usize = 8_192;
 
 impl Desk {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, ItemId), Held>> {
+    fn lock(&self) -> MutexGuard<'_, Deliveries> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -96,11 +104,12 @@ impl Desk {
         self.lock().get(&(room.root().to_owned(), id)).cloned()
     }
 
-    fn keep(&self, room: &Room, held: Held) {
+    fn keep(&self, room: &Room, held: Held, leases: &Leases) {
         let mut all = self.lock();
-        if all.len() >= DESK {
-            // Leases that ended without a word.
-            all.clear();
+        // Each time there are twice as many, so that many that are alive are not looked through each time.
+        if all.len() >= DESK && all.len().is_power_of_two() {
+            let now = Clock::System.now();
+            all.retain(|(root, _), held| leases.get(&room::marker_in(root, &held.marker), now).is_some());
         }
         all.insert((room.root().to_owned(), held.place.id), held);
     }
@@ -139,22 +148,6 @@ fn after(now: u64, delay: Duration) -> u64 {
     now.saturating_add(millis)
 }
 
-/// The session for leases that last this long without a sign of life.
-async fn session_for(shared: &Arc<Shared>, visibility: Duration) -> Result<Arc<Session>> {
-    let session = shared.session(shared.length_for(visibility)).await?;
-    let most = shared.lease(&session);
-    if most < visibility {
-        return Err(Error::new(
-            ErrorKind::InvalidTtl,
-            format!(
-                "a visibility timeout of {visibility:?} is longer than {most:?}, which is what these servers keep \
-                 (see maxSessionTimeout)"
-            ),
-        ));
-    }
-    Ok(session)
-}
-
 fn is_extension(said: &Settlement) -> bool {
     matches!(said.word, Word::Extend(_))
 }
@@ -177,12 +170,16 @@ impl Jobs for Store {
     }
 
     async fn receive(&self, receive: &Receive) -> Result<Received> {
-        let room = self.room(&receive.queue);
-        let work = async {
-            let session = session_for(&self.shared, receive.visibility).await?;
-            Ok(receive::receive(&self.shared, &session, &room, receive).await?)
-        };
-        self.shared.within(Asks::Writing, work).await
+        let (room, shared, receive) = (self.room(&receive.queue), Arc::clone(&self.shared), receive.clone());
+        // It holds what the client knows of the queue, which others need: a caller that is not polled must not keep it.
+        apart(async move {
+            let work = async {
+                let session = shared.session_for(receive.visibility).await?;
+                Ok(receive::receive(&shared, &session, &room, &receive).await?)
+            };
+            shared.within(Asks::Writing, work).await
+        })
+        .await
     }
 
     async fn settle(&self, queue: &QueueId, settlements: &[Settlement]) -> Result<Vec<Settled>> {
@@ -190,11 +187,15 @@ impl Jobs for Store {
         let work = async {
             let mut answers = Vec::with_capacity(settlements.len());
             for run in settlements.chunk_by(|one, next| is_extension(one) == is_extension(next)) {
-                answers.extend(if run.first().is_some_and(is_extension) {
-                    settle::extend(&self.shared, &room, run).await?
+                let settled = if run.first().is_some_and(is_extension) {
+                    settle::extend(&self.shared, &room, run).await
                 } else {
-                    settle::settle(&self.shared, &*self.shared.main().await?, &room, run).await?
-                });
+                    match self.shared.main().await {
+                        Ok(session) => settle::settle(&self.shared, &session, &room, run).await,
+                        Err(error) => Err(error),
+                    }
+                };
+                answers.extend(settled.map_err(partly(!answers.is_empty()))?);
             }
             Ok(answers)
         };

@@ -86,21 +86,24 @@ fn of_name(config: &Config, namespace: &str, kind: Kind, name: &str) -> String {
     format!("{}/{}/{kind}/{}", own(config), escape(namespace), escape(name))
 }
 
-/// The name itself as a path. A namespace that is not the default is one more folder in front.
+/// The name itself as a path. A namespace that is not the default is one more folder in front. So here names are not apart from
+/// each other as they are elsewhere: a slash in front means nothing, and a namespace is a folder that names may begin with.
 fn exact(config: &Config, namespace: &Namespace, name: &str) -> Result<String> {
     let inner = name.strip_prefix('/').unwrap_or(name);
-    if !inner.split('/').all(is_component) || inner == "zookeeper" || inner.starts_with("zookeeper/") {
+    let path = if *namespace == Namespace::default() {
+        inner.to_owned()
+    } else {
+        format!("{}/{inner}", escape(namespace.as_str()))
+    };
+    // The first is the servers' own, the second ours.
+    let taken = ["zookeeper", "coord"].contains(&path.split('/').next().unwrap_or_default());
+    if !inner.split('/').all(is_component) || taken {
         return Err(Error::new(
             ErrorKind::InvalidName,
             format!("in this layout a name is a path of a node, which {name:?} cannot be"),
         ));
     }
-    let root = &config.chroot;
-    Ok(if *namespace == Namespace::default() {
-        format!("{root}/{inner}")
-    } else {
-        format!("{root}/{}/{inner}", escape(namespace.as_str()))
-    })
+    Ok(format!("{}/{path}", config.chroot))
 }
 
 /// Whether the server takes it as one component of a path.
@@ -223,7 +226,9 @@ mod tests {
         assert_eq!(path(&line("default", Kind::Lock, "/a/b")).unwrap(), "/root/a/b");
         assert_eq!(path(&line("team", Kind::Lock, "a")).unwrap(), "/root/team/a");
         assert_eq!(path(&line("default", Kind::Semaphore, "a")).unwrap(), "/root/coord/default/semaphore/a");
-        for wrong in ["/", "a/", "a//b", "..", "a/../b", "🦀", "zookeeper/quota"] {
+        for wrong in
+            ["/", "a/", "a//b", "..", "a/../b", "🦀", "zookeeper/quota", "coord/default/lock/a", "/coord"]
+        {
             let error = path(&line("default", Kind::Lock, wrong)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidName, "{wrong}");
             let error = of_faces(&config, &line("default", Kind::Registry, wrong)).unwrap_err();

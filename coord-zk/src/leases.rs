@@ -155,6 +155,8 @@ impl Leases {
                 Some((session, held)) => {
                     held.session = session;
                     held.until = Moment::default();
+                    // A sweep that is at it looks at the other session.
+                    held.swept = false;
                     self.changed.notify_one();
                 }
                 None => {

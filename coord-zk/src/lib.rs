@@ -22,10 +22,20 @@
 //! TTLs are limited by the lengths of sessions that the servers allow, 2 to 20 ticks where nobody set them otherwise: with a tick
 //! of two seconds, TTLs from 4 seconds (3 in an ensemble) to 40. Both are asked for when a store is opened, and are in
 //! [`Claims::guarantees`](coord_core::spi::Claims::guarantees). Servers that are to keep longer leases need a greater
-//! `maxSessionTimeout`. A client opens one session for each length of TTL that it uses, and one for everything else; a server
+//! `maxSessionTimeout`, all of them the same; when it is lowered, or servers join one that stood alone, their clients
+//! are to be started again.
+//!
+//! In an ensemble a lease is shorter than its session by what the leader may not have heard of the client when a server is lost
+//! with it: half a tick, or more for ticks under 400 ms. Servers tell their tick by the word `conf`, if their
+//! `4lw.commands.whitelist` has it. Of those that do not, `minSessionTimeout` is taken for two ticks, and the tick for two seconds
+//! at least; where neither is so, a holder that is cut off together with its server may learn too late that it lost.
+//!
+//! A client opens one session for each length of TTL that it uses, and one for everything else. Those that keep nothing and were not
+//! used for a minute are closed when it opens another one. A server
 //! allows 60 connections of one address where nobody set `maxClientCnxns`.
 //!
-//! With a user and a password, all nodes are made for that digest identity alone.
+//! With a user and a password, all nodes are made for that digest identity alone. The driver, `zookeeper_client`, logs at the level
+//! debug by what a session can be taken over: keep such logs to yourself.
 //!
 //! # What survives what
 //! | event | claims | tokens |
@@ -71,6 +81,9 @@
 //!
 //! Delays of items, and how long a commit and an id are remembered, are judged by the wall clock of the servers' leader: a step of
 //! it, or another leader with another time, makes them longer or shorter. They are never shorter otherwise.
+//!
+//! The tokens of deliveries are above the numbers of transactions, and go on growing if somebody removes the nodes of a queue; not if
+//! those of the whole namespace are removed, of which queues gave out more tokens than the ensemble made transactions.
 //!
 //! Of a namespace with values six nodes stay, of a queue eight, and of each transaction and each acknowledged item one, which
 //! those that follow remove after two minutes and after eleven.

@@ -10,8 +10,6 @@
 //! again with the folder and runs over after 2^31 claims, so numbers are compared as those of a circle are, and are never
 //! tokens.
 
-use std::cmp::Ordering;
-
 use coord_core::spi::{ALL, Claim, ClaimId, LineId};
 
 use crate::{
@@ -63,7 +61,7 @@ impl Spot {
     pub(crate) fn queue(&self, names: Vec<String>) -> Queue {
         let parse = if self.layout == Layout::Own { own } else { of_others };
         let mut places: Vec<_> = names.into_iter().filter_map(parse).collect();
-        places.sort_by(|a, b| serial(a.number, b.number));
+        sort(&mut places);
         Queue(places)
     }
 }
@@ -186,13 +184,22 @@ fn of_others(name: String) -> Option<Place> {
     })
 }
 
-/// Which of two numbers of the server came first: they run over after 2^31 of them.
-fn serial(a: i64, b: i64) -> Ordering {
-    match (i32::try_from(a), i32::try_from(b)) {
-        (Ok(a), Ok(b)) => a.wrapping_sub(b).cmp(&0),
-        // Newer servers count in more digits.
-        _ => a.cmp(&b),
-    }
+/// In the order of the server's numbers, which run over after 2^31 of them: they stand on a circle, and the line begins behind the
+/// widest gap in it. Whoever sees the same numbers sees the same order, whatever they are.
+fn sort(places: &mut [Place]) {
+    places.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
+    let around = |number: i64| i32::try_from(number).ok().map(|number| i64::from(number.cast_unsigned()));
+    // Newer servers count in more digits.
+    let Some(mut numbers) = places.iter().map(|place| around(place.number)).collect::<Option<Vec<_>>>()
+    else {
+        return;
+    };
+    numbers.sort_unstable();
+    let Some((first, last)) = numbers.first().zip(numbers.last()) else { return };
+    let between = numbers.windows(2).map(|pair| (pair[1] - pair[0], pair[1]));
+    let over_the_end = (first + (1 << 32) - last, *first);
+    let (_, start) = between.fold(over_the_end, |widest, gap| if gap.0 > widest.0 { gap } else { widest });
+    places.sort_by_key(|place| (place.number - start).rem_euclid(1 << 32));
 }
 
 #[cfg(test)]
@@ -271,12 +278,29 @@ mod tests {
         assert_eq!(place.id, Some(ClaimId::from_bytes([7; 16])));
     }
 
+    fn sorted(numbers: &[i64]) -> Vec<i64> {
+        let place = |number: &i64| Place { number: *number, ..queue(&[(1, 1)]).0.remove(0) };
+        let mut places: Vec<_> = numbers.iter().map(place).collect();
+        sort(&mut places);
+        places.iter().map(|place| place.number).collect()
+    }
+
     #[test]
     fn numbers_run_over() {
         let mut numbers = vec![-2_147_483_648, 2_147_483_647, -2_147_483_647, 2_147_483_646];
-        numbers.sort_by(|a, b| serial(*a, *b));
-        assert_eq!(numbers, [2_147_483_646, 2_147_483_647, -2_147_483_648, -2_147_483_647]);
-        assert_eq!(serial(2_147_483_648, 5), Ordering::Greater);
+        assert_eq!(sorted(&numbers), [2_147_483_646, 2_147_483_647, -2_147_483_648, -2_147_483_647]);
+        assert_eq!(sorted(&[2_147_483_648, 5, -1]), [-1, 5, 2_147_483_648]);
+        assert_eq!(sorted(&[7]), [7]);
+        assert_eq!(sorted(&[]), [0; 0]);
+        // Numbers that no line has: all see the same order at least, in whatever order they are told of them.
+        let mut random = fastrand::Rng::with_seed(16);
+        numbers =
+            (0..100).map(|_| i64::from(random.i32(..))).chain([0, 2_147_483_647, -2_147_483_648]).collect();
+        let order = sorted(&numbers);
+        for _ in 0..20 {
+            random.shuffle(&mut numbers);
+            assert_eq!(sorted(&numbers), order);
+        }
     }
 
     #[test]

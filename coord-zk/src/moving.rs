@@ -8,7 +8,7 @@ use std::sync::Arc;
 use coord_core::spi::{ClaimId, Grant, Renewal};
 
 use crate::{
-    claims::{now, token_of},
+    claims::{now, prove, token_of},
     client::Store,
     discovery::{self, Shown},
     error::{Failure, misread},
@@ -38,8 +38,14 @@ impl Store {
             let shown = discovery::look(to, path, lease.face.as_deref()).await?;
             let Some(Shown { data, stat, face }) = shown else { return Ok(false) };
             if stat.ephemeral_owner == to.id() {
-                leases.moved(stem, to);
-                return Ok(true);
+                return match prove(to, path).await {
+                    Ok(()) => {
+                        leases.moved(stem, to);
+                        Ok(true)
+                    }
+                    Err(Failure::NoNode) => Ok(false),
+                    Err(failure) => Err(failure),
+                };
             }
             if stat.ephemeral_owner != lease.session.id() {
                 return Ok(false);
@@ -76,18 +82,21 @@ impl Store {
     /// Takes a grant over under a new id, from whatever client has it.
     pub(crate) async fn take_over(&self, spot: &Spot, from: &Grant, to: ClaimId) -> Result<Renewal, Failure> {
         let shared = &self.shared;
-        let session = shared.session(shared.length_for(from.ttl)).await?;
+        let session = shared.session_for(from.ttl).await?;
         let stem = spot.stem(to);
         for _ in 0..ROUNDS {
             let sent = now();
             if let Some(found) = self.find_claim(&session, &from.line, to).await? {
                 // An earlier attempt did it.
                 let same = token_of(&found.data, found.czxid).ok() == Some(from.token);
-                return Ok(if same && found.owner == session.id() {
-                    self.keep(&stem, &session, &found, from, sent)
-                } else {
-                    Renewal::Lost
-                });
+                if !same || found.owner != session.id() {
+                    return Ok(Renewal::Lost);
+                }
+                return match prove(&session, &found.paths[0]).await {
+                    Ok(()) => Ok(self.keep(&stem, &session, &found, from, sent)),
+                    Err(Failure::NoNode) => Ok(Renewal::Lost),
+                    Err(failure) => Err(failure),
+                };
             }
             let Some(old) = self.find_claim(&session, &from.line, from.id).await? else {
                 return Ok(Renewal::Lost);

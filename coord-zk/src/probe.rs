@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -19,20 +20,22 @@ pub(crate) struct Limits {
     pub(crate) max: Duration,
 }
 
-impl Limits {
-    /// The server's tick, as far as it can be seen from outside: it takes no shorter sessions than two of them where nobody set
-    /// it otherwise.
-    pub(crate) fn tick(self) -> Duration {
-        self.min / 2
-    }
+/// Asks all servers at once and takes the first answer; `None` if none tells.
+pub(crate) async fn limits(config: &Config) -> Option<Limits> {
+    first(config, |host: Host| async move {
+        let asking = async { tokio::try_join!(negotiate(&host, 1), negotiate(&host, i32::MAX)) };
+        let (min, max) = tokio::time::timeout(PATIENCE, asking).await.ok()?.ok()?;
+        Some(Limits { min, max })
+    })
+    .await
 }
 
-/// Asks the servers in turn until one tells; `None` if none does.
-pub(crate) async fn limits(config: &Config) -> Option<Limits> {
-    for host in &config.hosts {
-        let asking = async { tokio::try_join!(negotiate(host, 1), negotiate(host, i32::MAX)) };
-        if let Ok(Ok((min, max))) = tokio::time::timeout(PATIENCE, asking).await {
-            return Some(Limits { min, max });
+/// What the first server says that says anything: one that is away keeps nobody from asking the others.
+async fn first<T, F: Future<Output = Option<T>>>(config: &Config, ask: impl Fn(Host) -> F) -> Option<T> {
+    let mut answers: FuturesUnordered<_> = config.hosts.iter().cloned().map(ask).collect();
+    while let Some(answer) = answers.next().await {
+        if answer.is_some() {
+            return answer;
         }
     }
     None
@@ -69,15 +72,18 @@ async fn negotiate(host: &Host, milliseconds: i32) -> std::io::Result<Duration> 
     Ok(Duration::from_millis(timeout))
 }
 
-/// What a server answers to a word of four letters, such as `srvr`; `None` if it is not there or does not tell.
-pub(crate) async fn word(host: &Host, word: &str) -> Option<String> {
-    let asking = async {
-        let mut stream = TcpStream::connect((host.name.as_str(), host.port)).await?;
-        stream.write_all(word.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        std::io::Result::Ok(answer)
-    };
-    let answer = tokio::time::timeout(PATIENCE, asking).await.ok()?.ok()?;
-    (!answer.is_empty() && !answer.contains("not in the whitelist")).then_some(answer)
+/// What the first server answers that answers a word of four letters, such as `srvr`; `None` if none is there that tells.
+pub(crate) async fn word(config: &Config, word: &str) -> Option<String> {
+    first(config, |host: Host| async move {
+        let asking = async {
+            let mut stream = TcpStream::connect((host.name.as_str(), host.port)).await?;
+            stream.write_all(word.as_bytes()).await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        let answer = tokio::time::timeout(PATIENCE, asking).await.ok()?.ok()?;
+        (!answer.is_empty() && !answer.contains("not in the whitelist")).then_some(answer)
+    })
+    .await
 }

@@ -4,7 +4,8 @@
 //! coord1 <weight> <limit> <priority> <TTL in ms> <token> <length of the owner>\n<owner><value>
 //! ```
 //!
-//! The numbers are decimal. The token is 0 for the node's own `czxid`, which it is unless the node took the place of another. Weight and limit are in the node's name too, where those who wait read them.
+//! The numbers are decimal. The token is 0 for the node's own `czxid`; it is said once the node took the place of another, or was
+//! changed. Weight and limit are in the node's name too, where those who wait read them.
 
 use std::time::Duration;
 

@@ -110,6 +110,7 @@ impl Store {
                     about.push((at, due.lease.face.as_ref() == Some(path)));
                 }
             }
+            session.steady().await;
             let sent = now();
             let Err(refusal) = session.multi(&steps).await else {
                 for (there, due) in there.iter_mut().zip(due).filter(|(there, _)| **there) {
@@ -226,16 +227,16 @@ impl Store {
     /// A renewal for longer than the session's grants may count on: the node goes over to a longer session.
     async fn prolong_by_move(&self, due: &Due<'_>) -> Result<Renewal, Failure> {
         let to = match &due.lease.moving {
-            Some(to) if !to.is_over() => Arc::clone(to),
-            _ => self.shared.session(self.shared.length_for(due.grant.ttl)).await?,
+            Some(to) if !to.is_over() && self.shared.lease(to) >= due.grant.ttl => Arc::clone(to),
+            _ => self.shared.session_for(due.grant.ttl).await?,
         };
+        to.steady().await;
         let sent = now();
         if !self.move_to(due.grant, &due.stem, &due.lease, &due.path, &to).await? {
             self.shared.leases.forget(&due.stem);
             return Ok(Renewal::Lost);
         }
-        let ttl = due.grant.ttl.min(self.shared.lease(&to));
-        let kept = self.shared.leases.prolong(&due.stem, sent.after(ttl), now());
+        let kept = self.shared.leases.prolong(&due.stem, sent.after(due.grant.ttl), now());
         Ok(if kept { Renewal::Renewed } else { Renewal::Lost })
     }
 }

@@ -14,6 +14,9 @@ use crate::{
     session::Session,
 };
 
+/// The shortest session where nobody set anything: two ticks of two seconds.
+const USUAL: Duration = Duration::from_secs(4);
+
 /// What was found out about the ensemble. `None`: it did not tell.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Server {
@@ -21,6 +24,8 @@ pub(crate) struct Server {
     mode: Option<String>,
     /// How many servers vote; none in a server that stands alone.
     voters: Option<usize>,
+    /// The unit of the servers' time.
+    pub(crate) tick: Option<Duration>,
 }
 
 impl Server {
@@ -33,13 +38,13 @@ impl Server {
         };
         let mut server = Self { voters, ..Self::default() };
         if !config.tls {
-            for host in &config.hosts {
-                if let Some(answer) = probe::word(host, "srvr").await {
-                    server.version = said(&answer, "Zookeeper version").map(|said| version(said).to_owned());
-                    server.mode = said(&answer, "Mode").map(ToOwned::to_owned);
-                    break;
-                }
+            let (server_said, settings) =
+                tokio::join!(probe::word(config, "srvr"), probe::word(config, "conf"));
+            if let Some(answer) = server_said {
+                server.version = said(&answer, "Zookeeper version").map(|said| version(said).to_owned());
+                server.mode = said(&answer, "Mode").map(ToOwned::to_owned);
             }
+            server.tick = settings.as_deref().and_then(tick);
         }
         Ok(server)
     }
@@ -61,7 +66,8 @@ impl Server {
             .with_ttls(min.max(MIN_TTL), max.min(MAX_TTL))
     }
 
-    pub(crate) fn weaknesses(&self, limits: Limits) -> Vec<Weakness> {
+    /// `longest` is the longest lease.
+    pub(crate) fn weaknesses(&self, limits: Limits, longest: Duration) -> Vec<Weakness> {
         let mut weaknesses = Vec::new();
         if self.voters < Some(3) {
             weaknesses.push(Weakness::new(
@@ -79,7 +85,16 @@ impl Server {
                 "set minSessionTimeout or tickTime lower",
             ));
         }
-        if limits.max < coord_core::limits::DEFAULT_TTL {
+        if self.tick.is_none() && !self.stands_alone() && limits.min != USUAL {
+            weaknesses.push(Weakness::new(
+                "4lw.commands.whitelist",
+                None,
+                "the servers do not tell their tickTime; with one of more than two seconds, or one that is not half of \
+                 minSessionTimeout, a guard that is cut off together with its server may turn lost too late",
+                "allow the word conf, or keep minSessionTimeout at two ticks",
+            ));
+        }
+        if longest < coord_core::limits::DEFAULT_TTL {
             weaknesses.push(Weakness::new(
                 "maxSessionTimeout",
                 Some(format!("{:?}", limits.max)),
@@ -91,7 +106,7 @@ impl Server {
         weaknesses
     }
 
-    pub(crate) fn report(&self, config: &Config, limits: Limits) -> Report {
+    pub(crate) fn report(&self, config: &Config, limits: Limits, longest: Duration) -> Report {
         let servers = self.voters.map(|voters| voters.max(1).to_string());
         Report::new(config.to_string())
             .with_fact("version", self.version.clone())
@@ -99,13 +114,19 @@ impl Server {
             .with_fact("servers", servers)
             .with_fact("minSessionTimeout", Some(format!("{:?}", limits.min)))
             .with_fact("maxSessionTimeout", Some(format!("{:?}", limits.max)))
-            .with_weaknesses(self.weaknesses(limits))
+            .with_weaknesses(self.weaknesses(limits, longest))
     }
 }
 
 /// How many servers vote, of the node `/zookeeper/config`.
 fn voters(config: &str) -> usize {
     config.lines().filter(|line| line.starts_with("server.") && !line.contains(":observer")).count()
+}
+
+/// The tick, of the answer to `conf`.
+fn tick(settings: &str) -> Option<Duration> {
+    let tick = settings.lines().find_map(|line| line.trim().strip_prefix("tickTime="))?;
+    tick.parse().ok().filter(|millis| *millis > 0).map(Duration::from_millis)
 }
 
 /// The value behind a key of the answer to `srvr`.
@@ -153,6 +174,11 @@ mod tests {
         let config = "server.1=a:1:2:participant;0.0.0.0:3\nserver.2=b:1:2:participant\nserver.3=c:1:2:observer\nversion=0";
         assert_eq!(voters(config), 2);
         assert_eq!(voters(""), 0);
+        assert_eq!(
+            tick("clientPort=2181\ntickTime=2000\nminSessionTimeout=4000\n"),
+            Some(Duration::from_secs(2))
+        );
+        assert_eq!((tick(""), tick("tickTime=x"), tick("tickTime=0")), (None, None, None));
         for bad in ["2.9.9", "3.4.14", "3.5.9", "3.6.3", "3.7.2", "3.8.0", "3.8.3", "3.9.0", "3.9.1", "3.9.3"]
         {
             assert!(defect(bad).is_some(), "{bad}");

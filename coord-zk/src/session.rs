@@ -6,14 +6,19 @@
 //! A request that is sent while the connection is lost waits until there is one again. Nothing here has a deadline of its own:
 //! [`Shared::within`](crate::client::Shared::within) puts one around a whole operation.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use zookeeper_client as zk;
 
 use crate::{
+    client::pulse::{self, Pulse, Rhythm},
     config::Config,
     error::{Asks, Failure, failure, misread, too_large},
-    keys,
+    forget, keys,
 };
 
 pub(crate) use zk::{OneshotWatcher, Stat};
@@ -99,6 +104,8 @@ pub(crate) enum Seen {
 pub(crate) struct Session {
     client: zk::Client,
     config: Arc<Config>,
+    pulse: OnceLock<Arc<Pulse>>,
+    looked: forget::Looked,
 }
 
 impl fmt::Debug for Session {
@@ -112,7 +119,7 @@ impl fmt::Debug for Session {
 
 impl Session {
     pub(crate) fn new(client: zk::Client, config: Arc<Config>) -> Self {
-        Self { client, config }
+        Self { client, config, pulse: OnceLock::new(), looked: forget::Looked::default() }
     }
 
     /// The id that the ephemeral nodes of this session have as their owner.
@@ -133,6 +140,33 @@ impl Session {
     /// Tells of changes of the session's state without keeping it alive.
     pub(crate) fn states(&self) -> zk::StateWatcher {
         self.client.state_watcher()
+    }
+
+    /// When folders were last looked through for what is old.
+    pub(crate) fn looked(&self) -> &forget::Looked {
+        &self.looked
+    }
+
+    /// Gives signs of life from now on, as leases of an ensemble need them.
+    pub(crate) fn beat(self: &Arc<Self>, rhythm: Rhythm) {
+        let pulse = self.pulse.get_or_init(|| Arc::new(Pulse::start(rhythm)));
+        tokio::spawn(pulse::keep(Arc::downgrade(self), Arc::clone(pulse)));
+    }
+
+    /// A sign of life whose answer nobody awaits. False without a connection.
+    pub(crate) fn give_sign(&self) -> bool {
+        let connected = self.client.state() == zk::SessionState::SyncConnected;
+        if connected {
+            drop(self.client.check_stat("/"));
+        }
+        connected
+    }
+
+    /// Waits until a lease can count on the session: before each request that makes or prolongs one.
+    pub(crate) async fn steady(&self) {
+        if let Some(pulse) = self.pulse.get() {
+            pulse.steady().await;
+        }
     }
 
     fn options(&self, mode: Mode) -> zk::CreateOptions<'static> {

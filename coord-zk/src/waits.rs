@@ -64,9 +64,9 @@ impl Waits {
         Some((wait.target.clone()?, wait.ahead))
     }
 
-    /// Whether the claim has waited.
-    pub(crate) fn has(&self, stem: &str) -> bool {
-        self.waits().contains_key(stem)
+    /// Whether the claim has waited, and what it waited for has come.
+    pub(crate) fn has_fired(&self, stem: &str) -> bool {
+        self.waits().get(stem).is_some_and(|wait| wait.fired.load(Ordering::Acquire))
     }
 
     /// It waits no more.

@@ -5,7 +5,10 @@ mod common;
 use std::time::Duration;
 
 use common::{claim, granted, ids, line, open, place, proxy, server_with, settled, until};
-use coord_conformance::{proxy::Way, servers::ZooKeeperOptions};
+use coord_conformance::{
+    proxy::{Loss, Way},
+    servers::ZooKeeperOptions,
+};
 use coord_core::{
     Inspect, Lock, LockOptions, Semaphore,
     spi::{Claim, Claims, Kind, Renewal},
@@ -33,7 +36,7 @@ async fn a_lock_is_two_requests_and_a_release_one() {
         let counts = settled(&proxy).await;
         assert_eq!((counts.requests["delete"], counts.total()), (1, 1));
     }
-    // Beside a folder that is there already: the pair finds no folder, it is made, the pair again.
+    // Beside a folder that is there already: the pair finds no folder, it is made together with the pair.
     let grant = granted(store.claim(&claim(&common::line("b"))).await.unwrap());
     let counts = settled(&proxy).await;
     assert_eq!((counts.requests["create"], counts.requests["getChildren"], counts.total()), (3, 2, 5));
@@ -62,6 +65,23 @@ async fn the_requests_of_a_lock_are_pipelined() {
     proxy.heal();
     common::waiting(claiming.await.unwrap().unwrap());
     assert_eq!(ids(&store, &line).await, [first.id, next.id]);
+}
+
+/// A name that was never used takes one more round trip: its folder is made together with the claim.
+#[tokio::test]
+async fn a_new_name_takes_two_round_trips() {
+    let Some(url) = place() else { return };
+    let proxy = proxy(&url);
+    let store = open(&proxy.url()).await;
+    granted(store.claim(&claim(&line("neighbour"))).await.unwrap());
+    settled(&proxy).await;
+    // Nobody hears that the folder was made, and what is sent behind that was sent all the same.
+    proxy.lose(Loss::reply(1).of("createContainer"));
+    let new = claim(&line("new"));
+    store.claim(&new).await.unwrap_err();
+    let counts = settled(&proxy).await;
+    assert_eq!((counts.requests["create"], counts.requests["getChildren"]), (3, 2), "{counts:?}");
+    granted(store.claim(&new).await.unwrap());
 }
 
 /// A refused try is the pair, its removal, and a look at who holds.
@@ -114,6 +134,8 @@ async fn a_hand_over_costs_the_same_among_five_hundred() {
     }
     let counts = settled(&proxy).await;
     assert!(counts.total() <= 3 * HAND_OVERS, "{counts:?}");
+    // Each grant is answered by the leader, with a transaction.
+    assert_eq!(counts.requests["multi"], HAND_OVERS, "{counts:?}");
     assert_eq!(counts.events, HAND_OVERS, "{counts:?}");
     guard.release().await.unwrap();
     coordinator.shutdown().await.unwrap();

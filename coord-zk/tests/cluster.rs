@@ -4,11 +4,12 @@ mod common;
 
 use std::time::Duration;
 
-use common::{LONG, name, until};
+use common::{LONG, name, proxy, until};
 use coord_conformance::servers::{ZooKeeperEnsemble, ZooKeeperOptions, found};
 use coord_core::{
-    CampaignOptions, Coordinator, Election, Lock, LockOptions,
+    CampaignOptions, Coordinator, Election, Lock, LockOptions, Namespace,
     clock::{Clock, Moment},
+    spi::jobs::{ItemId, Jobs, NewItem, Push, QueueId, Receive, Settled, Settlement, Word},
 };
 
 fn now() -> Moment {
@@ -84,6 +85,14 @@ async fn a_leader_goes(ensemble: &mut ZooKeeperEnsemble, how: impl Fn(&ZooKeeper
     println!("leader after {:?}, service after {:?}", elected.since(start), served.since(start));
     // A busy machine may take longer for everything; half the TTL is what must not be reached.
     assert!(served.since(elected) < options.ttl / 4, "served {:?} after the election", served.since(elected));
+    // The session of the probe was opened anew; those of who holds and who waits may still be asking a server that is silent.
+    for client in [&client, &waiter] {
+        until("the session of the leases", async || match client.acquire(&name("back"), &options).await {
+            Ok(guard) => guard.release().await.is_ok(),
+            Err(_) => false,
+        })
+        .await;
+    }
     for guard in &guards {
         assert!(guard.is_held(), "a guard was lost");
         guard.extend(options.ttl).await.unwrap();
@@ -197,6 +206,64 @@ async fn a_minority_elects_nobody() {
         assert!(next.term() > office.term());
         next.resign().await.unwrap();
     }
+}
+
+/// Clients of an ensemble give signs of life closer together than the heartbeats by which the leader hears of them.
+#[tokio::test]
+async fn signs_of_life_are_close_together() {
+    let options = ZooKeeperOptions::default().with_own().with_setting("tickTime", "1000");
+    let Some(ensemble) = found(ZooKeeperEnsemble::start(&options)) else { return };
+    let url = at(&ensemble, 0, "/signs");
+    let proxy = proxy(&url);
+    let client = connect(&proxy.url()).await;
+    let guard = client.acquire(&name("a"), &LockOptions::default().with_ttl(LONG)).await.unwrap();
+    proxy.reset_counts();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    // Eight heartbeats, and two sessions.
+    let signs = proxy.counts().of("exists");
+    assert!(signs >= 16, "{signs} signs of life between eight heartbeats");
+    guard.release().await.unwrap();
+}
+
+/// A follower without its leader answers readings for a while, and prolongs no delivery by that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_without_its_leader_prolongs_no_delivery() {
+    let Some(ensemble) = ensemble() else { return };
+    let leader = ensemble.until_led(&[0, 1, 2]).unwrap();
+    let follower = others(leader)[0];
+    let url = at(&ensemble, follower, "/deliveries");
+    let (store, reader) = (common::open(&format!("{url}?timeout=1")).await, common::raw(&url).await);
+    let queue = QueueId { namespace: Namespace::default(), name: name("a") };
+    let item = NewItem {
+        id: ItemId::random(),
+        payload: b"x".to_vec(),
+        priority: 0,
+        delay: Duration::ZERO,
+        group: None,
+    };
+    store.push(&Push { queue: queue.clone(), capacity: None, items: vec![item] }).await.unwrap();
+    let receive = Receive {
+        queue: queue.clone(),
+        id: ItemId::random(),
+        limit: 1,
+        visibility: LONG,
+        max_attempts: None,
+        owner: "tester".into(),
+    };
+    let held = store.receive(&receive).await.unwrap().deliveries.remove(0);
+    let extend = [Settlement { id: held.id, token: held.token, word: Word::Extend(LONG) }];
+    assert_eq!(store.settle(&queue, &extend).await.unwrap(), [Settled::Done]);
+    for other in others(follower) {
+        ensemble.server(other).stop().unwrap();
+    }
+    let outcome = store.settle(&queue, &extend).await;
+    assert!(reader.check_stat("/deliveries").await.unwrap().is_some(), "it does answer readings");
+    assert!(outcome.is_err(), "a follower alone said {outcome:?}");
+    for other in others(follower) {
+        ensemble.server(other).resume().unwrap();
+    }
+    until("an answer", async || store.settle(&queue, &extend).await.is_ok_and(|all| all == [Settled::Done]))
+        .await;
 }
 
 /// A token of a later epoch is greater, whatever the numbers of nodes say.

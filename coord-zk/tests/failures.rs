@@ -1,6 +1,7 @@
 //! What happens when the way to the server fails, the server does, or somebody else removes what is ours.
 
 mod common;
+mod stores;
 
 use std::{
     sync::{
@@ -13,7 +14,7 @@ use std::{
 use common::{
     LONG, claim, granted, ids, line, name, open, place, proxy, raw, root, server, settled, until, waiting,
 };
-use coord_conformance::proxy::{Proxy, Way};
+use coord_conformance::proxy::{Loss, Proxy, Way};
 use coord_core::{
     Effect, ErrorKind, Lock, LockOptions,
     clock::Clock,
@@ -69,6 +70,26 @@ async fn nothing_outlasts_its_deadline_when_the_server_is_stopped() {
     // What was withdrawn while nobody answered is gone, and so is what was claimed and given up.
     store.withdraw(&line, other.id).await.unwrap();
     until("an empty line", async || ids(&store, &line).await.is_empty()).await;
+}
+
+/// A server that takes connections and never answers keeps nobody from the others.
+#[tokio::test]
+async fn one_server_that_is_silent_delays_nobody() {
+    let Some(url) = place() else { return };
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let mut taken = Vec::new();
+    let _taking = tokio::spawn(async move {
+        while let Ok((client, _)) = silent.accept().await {
+            taken.push(client);
+        }
+    });
+    // The sound one is named twice: the driver asks them in an order of its own.
+    let sound = common::hosts(&url).to_owned();
+    let url = url.replace(&sound, &format!("127.0.0.1:{port},{sound},{sound}"));
+    let store = open(&url).await;
+    granted(store.claim(&claim(&line("a"))).await.unwrap());
+    assert!(store.server_version().is_some());
 }
 
 /// A server that is killed and started again keeps sessions, and with them all that is held.
@@ -170,6 +191,56 @@ async fn a_claim_whose_answer_was_lost_is_found_again() {
     assert!(grant.token > first.token);
     store.withdraw(&line, grant.id).await.unwrap();
     assert_eq!(nodes(&url, "a").await, Vec::<String>::new());
+}
+
+/// A call that nobody polls while it opens a session keeps no other from that session.
+#[tokio::test]
+async fn who_is_not_polled_is_in_nobodys_way() {
+    let Some(url) = place() else { return };
+    let proxy = proxy(&url);
+    let store = open(&proxy.url()).await;
+    let (parked, other) = (claim(&line("a")), claim(&line("b")));
+    proxy.shorten(Duration::ZERO);
+    let mut parked = store.claim(&parked);
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut parked).await.is_err());
+    proxy.heal();
+    granted(store.claim(&other).await.unwrap());
+    drop(parked);
+}
+
+/// A look that fails behind the creation of a claim leaves it in the line, and is said to.
+#[tokio::test]
+async fn a_claim_that_was_made_and_not_looked_at_may_be_there() {
+    let Some(server) = stores::shared() else { return };
+    let (place, proxy) = (server.fresh(), stores::proxy(server));
+    let (store, other) = (open(&proxy.url_of(&place)).await, open(&place).await);
+    let line = line("a");
+    let first = granted(other.claim(&claim(&line)).await.unwrap());
+    granted(store.claim(&claim(&common::line("b"))).await.unwrap());
+    // The listing, or the watch on who stands ahead.
+    for kind in ["getChildren2", "exists"] {
+        let lost = claim(&line);
+        proxy.lose(Loss::reply(1).of(kind));
+        let error = store.claim(&lost).await.unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error}");
+        assert_eq!(ids(&other, &line).await, [first.id, lost.id]);
+        // It keeps its place.
+        assert_eq!(waiting(store.claim(&lost).await.unwrap()), 1);
+        store.withdraw(&line, lost.id).await.unwrap();
+        assert_eq!(ids(&other, &line).await, [first.id]);
+    }
+}
+
+/// A node says its token wherever it is changed, as another one may take its place meanwhile.
+#[tokio::test]
+async fn a_value_keeps_the_token() {
+    let Some(url) = place() else { return };
+    let (store, raw, line) = (open(&url).await, raw(&url).await, line("a"));
+    let grant = granted(store.claim(&claim(&line)).await.unwrap());
+    assert_eq!(store.set_value(&grant, b"other").await.unwrap(), Renewal::StillHeld);
+    let node = format!("{}/coord/default/lock/a/{}", root(&url), nodes(&url, "a").await[0]);
+    let data = String::from_utf8(raw.get_data(&node).await.unwrap().0).unwrap();
+    assert_eq!(data.split(' ').nth(5), Some(grant.token.to_string().as_str()), "{data}");
 }
 
 /// A withdrawal takes out a claim that arrives after it was given up.

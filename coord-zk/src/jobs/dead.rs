@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     batch::{Batch, Conflict, Pause},
+    error::partly,
     session::{Look, Mode, Seen, Session},
     values::record::wall,
 };
@@ -73,16 +74,24 @@ async fn named(session: &Session, room: &Room, items: &[ItemId]) -> Result<Vec<(
 
 /// In steps, each of which is done or not.
 pub(super) async fn requeue(session: &Session, room: &Room, items: &[ItemId]) -> Result<u64> {
-    let (mut count, mut pause) = (0, Pause::default());
+    let mut count = 0;
+    match requeue_all(session, room, items, &mut count).await {
+        Ok(()) => Ok(count),
+        Err(error) => Err(partly(count > 0)(error)),
+    }
+}
+
+async fn requeue_all(session: &Session, room: &Room, items: &[ItemId], count: &mut u64) -> Result<()> {
+    let mut pause = Pause::default();
     loop {
         let dead = named(session, room, items).await?;
         let some = &dead[..dead.len().min(PART)];
         if some.is_empty() {
-            return Ok(count);
+            return Ok(());
         }
         let tail = room.tail();
         let Some(Seen::Data(next, stat)) = session.read_all(&[Look::Data(&tail)]).await?.pop() else {
-            return Ok(count);
+            return Ok(());
         };
         let next = number(&next)?;
         let mut batch = Batch::default();
@@ -95,7 +104,7 @@ pub(super) async fn requeue(session: &Session, room: &Room, items: &[ItemId]) ->
             batch.create(room.place(&place), Vec::new(), Mode::Persistent);
         }
         match batch.send(session).await? {
-            Ok(_) => count += some.len() as u64,
+            Ok(_) => *count += some.len() as u64,
             Err(_) => pause.rest().await,
         }
     }
@@ -103,12 +112,20 @@ pub(super) async fn requeue(session: &Session, room: &Room, items: &[ItemId]) ->
 
 /// In steps, each of which is done or not.
 pub(super) async fn drop_dead(session: &Session, room: &Room, items: &[ItemId]) -> Result<u64> {
-    let (mut count, mut pause) = (0, Pause::default());
+    let mut count = 0;
+    match drop_dead_all(session, room, items, &mut count).await {
+        Ok(()) => Ok(count),
+        Err(error) => Err(partly(count > 0)(error)),
+    }
+}
+
+async fn drop_dead_all(session: &Session, room: &Room, items: &[ItemId], count: &mut u64) -> Result<()> {
+    let mut pause = Pause::default();
     loop {
         let dead = named(session, room, items).await?;
         let some = &dead[..dead.len().min(PART)];
         if some.is_empty() {
-            return Ok(count);
+            return Ok(());
         }
         let mut batch = Batch::default();
         for (grave, name) in some {
@@ -117,7 +134,7 @@ pub(super) async fn drop_dead(session: &Session, room: &Room, items: &[ItemId]) 
             batch.delete(room.item(grave.id), None);
         }
         match batch.send(session).await? {
-            Ok(_) => count += some.len() as u64,
+            Ok(_) => *count += some.len() as u64,
             Err(Conflict::NoFolder(folder)) => room.make_bucket(session, &folder).await?,
             Err(Conflict::Changed) => pause.rest().await,
         }
@@ -126,18 +143,26 @@ pub(super) async fn drop_dead(session: &Session, room: &Room, items: &[ItemId]) 
 
 /// In steps, each of which is done or not.
 pub(super) async fn purge(session: &Session, room: &Room) -> Result<u64> {
-    let (mut count, mut pause) = (0, Pause::default());
+    let mut count = 0;
+    match purge_all(session, room, &mut count).await {
+        Ok(()) => Ok(count),
+        Err(error) => Err(partly(count > 0)(error)),
+    }
+}
+
+async fn purge_all(session: &Session, room: &Room, count: &mut u64) -> Result<()> {
+    let mut pause = Pause::default();
     loop {
         let (line, dead) = (room.line(), room.dead());
         let looks = [Look::Children(&line), Look::Children(&dead)];
         let seen = session.read_fresh(room.root(), &looks).await?;
-        let [Seen::Children(names), Seen::Children(buried)] = &seen[..] else { return Ok(count) };
+        let [Seen::Children(names), Seen::Children(buried)] = &seen[..] else { return Ok(()) };
         let parsed = Line::parse(names);
         let places = parsed.free().map(|place| (room.place(place), place.id));
         let buried = graves(buried).into_iter().map(|(grave, name)| (format!("{dead}/{name}"), grave.id));
         let all: Vec<_> = places.chain(buried).collect();
         if all.is_empty() {
-            return Ok(count);
+            return Ok(());
         }
         for some in all.chunks(PART) {
             let mut batch = Batch::default();
@@ -148,7 +173,7 @@ pub(super) async fn purge(session: &Session, room: &Room) -> Result<u64> {
                 batch.delete(room.item(*id), None);
             }
             match batch.send(session).await? {
-                Ok(_) => count += some.len() as u64,
+                Ok(_) => *count += some.len() as u64,
                 Err(_) => {
                     pause.rest().await;
                     break;

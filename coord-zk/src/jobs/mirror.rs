@@ -110,12 +110,15 @@ impl Sight {
         self.line = Line::parse(names);
         self.line.head = Some(Head::new(last, stat)?);
         self.many = names.len() >= MANY;
-        self.following = watcher.filter(|_| self.many).map(|mut watcher| {
+        self.following = watcher.filter(|_| self.many).and_then(|mut watcher| {
             // What happened before the reading is in it.
-            while watcher.changed().now_or_never().is_some_and(|event| event.event_type != EventType::Session)
-            {
+            while let Some(event) = watcher.changed().now_or_never() {
+                if event.event_type == EventType::Session {
+                    // It watches no more.
+                    return None;
+                }
             }
-            Following { watcher, changes: folder_stat.cversion, children: folder_stat.num_children }
+            Some(Following { watcher, changes: folder_stat.cversion, children: folder_stat.num_children })
         });
         if self.following.is_some() && !std::mem::replace(&mut self.tended, true) {
             tokio::spawn(tend(Arc::downgrade(shared), room.clone(), session.id()));

@@ -17,6 +17,7 @@ use crate::{
     batch::{Batch, Pause},
     client::Shared,
     error::misread,
+    leases::Leases,
     session::{Done, Look, Mode, Seen, Session},
 };
 
@@ -56,6 +57,9 @@ pub(super) async fn receive(
             let wait = wait.into_iter().chain(own_leases(shared, room, line)).min();
             return Ok(nothing(wait.map(|wait| wait + TICK)));
         }
+        if let Some((_, marker)) = plan.taken.last() {
+            desk.floors.reserve(session, room, marker.token.get(), head.zxid).await?;
+        }
         let sent = Clock::System.now();
         let stems: Vec<_> = plan.taken.iter().map(|(_, marker)| room.marker(marker)).collect();
         for stem in &stems {
@@ -74,7 +78,7 @@ pub(super) async fn receive(
                 for stem in &stems {
                     shared.leases.made(stem, stem, head.mzxid);
                 }
-                desk.take(room, &plan.taken);
+                desk.take(room, &plan.taken, &shared.leases);
                 if plan.taken.is_empty() {
                     // It came to nothing but burials.
                     continue;
@@ -117,7 +121,7 @@ fn taken_before(shared: &Shared, room: &Room, line: &Line, receive: &Receive) ->
             let stem = room.marker(marker);
             shared.leases.made(&stem, &stem, 0);
         }
-        shared.jobs.take(room, &taken);
+        shared.jobs.take(room, &taken, &shared.leases);
     }
     taken
 }
@@ -230,10 +234,10 @@ pub(super) fn bury(batch: &mut Batch, room: &Room, place: &Place, token: Option<
 
 impl Desk {
     /// Remembers where deliveries are.
-    fn take(&self, room: &Room, taken: &[(Place, Marker)]) {
+    fn take(&self, room: &Room, taken: &[(Place, Marker)], leases: &Leases) {
         for (place, marker) in taken {
             let held = Held { place: place.clone(), marker: marker.clone() };
-            self.keep(room, held);
+            self.keep(room, held, leases);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The nodes of a queue.
 //!
 //! ```text
+//! …/queue                   the greatest token that is reserved, 8 bytes, or nothing; see `floor`
 //! …/queue/<name>/head       the last token, 8 bytes; every receive sets it, if it is as it was read
 //! …/queue/<name>/tail       the next order, 8 bytes; every push sets it, if it is as it was read
 //! …/queue/<name>/clock      set to be told the store's time
@@ -24,7 +25,10 @@ use coord_core::{
     spi::jobs::{ItemId, QueueId},
 };
 
-use super::place::{Grave, Marker, Place, short};
+use super::{
+    floor,
+    place::{Grave, Marker, Place, short},
+};
 use crate::{
     batch::make,
     config::Config,
@@ -49,6 +53,11 @@ impl Room {
 
     pub(super) fn root(&self) -> &str {
         &self.root
+    }
+
+    /// The folder of all queues of the namespace.
+    pub(super) fn folder(&self) -> &str {
+        keys::parent(&self.root).unwrap_or(&self.root)
     }
 
     fn node(&self, name: &str) -> String {
@@ -76,7 +85,7 @@ impl Room {
     }
 
     pub(super) fn marker(&self, marker: &Marker) -> String {
-        format!("{}/line/{}", self.root, marker.name())
+        marker_in(&self.root, marker)
     }
 
     pub(super) fn item(&self, id: ItemId) -> String {
@@ -109,9 +118,16 @@ impl Room {
     pub(super) async fn make(&self, session: &Session) -> Result<()> {
         session.make(&self.root, Mode::Persistent).await?;
         let names = ["head", "clock", "line", "items", "dead", "gone", "tail"];
-        let folders = names.map(|name| (self.node(name), Vec::new(), Mode::Persistent));
+        let first = floor::first(session, self).await?;
+        let data = |name: &str| if name == "head" { first.clone() } else { Vec::new() };
+        let folders = names.map(|name| (self.node(name), data(name), Mode::Persistent));
         make(session, &folders).await
     }
+}
+
+/// The path of a lease in a queue.
+pub(super) fn marker_in(root: &str, marker: &Marker) -> String {
+    format!("{root}/line/{}", marker.name())
 }
 
 /// A number of eight bytes; zero where there is none yet.
@@ -126,17 +142,19 @@ pub(super) fn number(data: &[u8]) -> Result<u64> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     pub(super) version: i32,
+    /// Of its last change.
+    pub(super) zxid: u64,
     last: u64,
 }
 
 impl Head {
     pub(super) fn new(last: &[u8], stat: &Stat) -> Result<Self> {
-        let last = number(last)?.max(stat.mzxid.cast_unsigned());
-        Ok(Self { version: stat.version, last })
+        let zxid = stat.mzxid.cast_unsigned();
+        Ok(Self { version: stat.version, zxid, last: number(last)?.max(zxid) })
     }
 
     /// The token of a delivery, the first of a receive being number zero. It is greater than all before, and than the zxid of
-    /// the last change of the head, so that tokens grow even if somebody removes the nodes.
+    /// the last change of the head.
     pub(super) fn token(&self, number: usize) -> Result<FencingToken> {
         let token = self.last.saturating_add(1).saturating_add(number as u64);
         FencingToken::new(token)

@@ -8,6 +8,7 @@ use std::{
 
 use coord_core::{
     FencingToken, Result,
+    clock::Clock,
     spi::jobs::{ItemId, Settled, Settlement, Word},
 };
 use tracing::debug;
@@ -15,19 +16,20 @@ use tracing::debug;
 use super::{
     Held,
     place::{Marker, Place},
+    proof,
     receive::bury,
     room::{Line, Room, graves, number},
 };
 use crate::{
     batch::{Batch, Conflict, Pause, STEP},
     client::Shared,
-    error::misread,
+    error::{Failure, misread, partly},
     forget,
     session::{Look, Mode, Seen, Session, Stat},
 };
 
 /// How long items that are gone are remembered, by the store's clock: longer than is promised, as clocks of servers differ.
-const MEMORY_MS: u64 = 660_000;
+const MEMORY: Duration = Duration::from_secs(660);
 /// Every so many items somebody forgets what is old.
 const EVERY: u64 = 32;
 /// How many words go into one request.
@@ -110,7 +112,7 @@ pub(super) async fn settle(
         let count = rest.iter().take(most).take_while(|said| ids.insert(said.id)).count();
         let (some, later) = rest.split_at(count);
         rest = later;
-        answers.extend(some_of(shared, session, room, some).await?);
+        answers.extend(some_of(shared, session, room, some).await.map_err(partly(!answers.is_empty()))?);
     }
     Ok(answers)
 }
@@ -196,9 +198,9 @@ async fn tidy(session: &Session, room: &Room, said: &[Settlement], view: &View) 
     };
     let Some(said) = said.iter().find(due) else { return };
     let forgetting = async {
-        let now = session.set(&room.clock(), b"", None).await?.mtime.cast_unsigned();
-        let old = |stat: &Stat| stat.mtime.cast_unsigned() + MEMORY_MS < now;
-        forget::old(session, &room.bucket(said.id), old).await
+        let now = u128::from(session.set(&room.clock(), b"", None).await?.mtime.cast_unsigned());
+        let old = |stat: &Stat| u128::from(stat.mtime.cast_unsigned()) + MEMORY.as_millis() < now;
+        forget::old(session, &room.bucket(said.id), MEMORY, old).await
     };
     if let Err(error) = forgetting.await {
         debug!(%error, "items that are gone are left for the next one to forget");
@@ -208,8 +210,7 @@ async fn tidy(session: &Session, room: &Room, said: &[Settlement], view: &View) 
 /// Prolongs deliveries: those of a session by one request.
 pub(super) async fn extend(shared: &Arc<Shared>, room: &Room, said: &[Settlement]) -> Result<Vec<Settled>> {
     let mut answers = vec![Settled::Stale; said.len()];
-    let (mut asked, mut moved) = (HashMap::<i64, Vec<(usize, String)>>::new(), Vec::new());
-    let mut sessions = HashMap::new();
+    let (mut asked, mut moved) = (HashMap::<i64, (Arc<Session>, Vec<Asked>)>::new(), Vec::new());
     for (at, said) in said.iter().enumerate() {
         let Word::Extend(visibility) = said.word else { continue };
         let held = shared.jobs.held(room, said.id).filter(|held| held.marker.token == said.token);
@@ -217,34 +218,60 @@ pub(super) async fn extend(shared: &Arc<Shared>, room: &Room, said: &[Settlement
             moved.push((at, visibility));
             continue;
         };
-        let (stem, now) = (room.marker(&marker), coord_core::clock::Clock::System.now());
+        let (stem, now) = (room.marker(&marker), Clock::System.now());
         // Before the request is sent, so that the sweep does not take meanwhile what is about to be found.
         let Some(lease) = shared.leases.get(&stem, now) else { continue };
         if !shared.leases.prolong(&stem, now.after(visibility), now) {
             continue;
         }
-        if shared.lease(&lease.session) < visibility {
+        if lease.moving.is_some() || shared.lease(&lease.session) < visibility {
             moved.push((at, visibility));
         } else {
-            asked.entry(lease.session.id()).or_default().push((at, stem));
-            sessions.insert(lease.session.id(), lease.session);
+            let of_session = asked.entry(lease.session.id()).or_insert((lease.session, Vec::new()));
+            of_session.1.push(Asked { at, stem, visibility });
         }
     }
-    for (id, leases) in asked {
-        let session: &Arc<Session> = &sessions[&id];
-        let looks: Vec<_> = leases.iter().map(|(_, stem)| Look::Data(stem)).collect();
-        for ((at, stem), seen) in leases.iter().zip(session.read_all(&looks).await?) {
-            if matches!(seen, Seen::Data(_, stat) if stat.ephemeral_owner == id) {
-                answers[*at] = Settled::Done;
-            } else {
-                shared.leases.forget(stem);
+    let mut done = false;
+    for (session, asked) in asked.into_values() {
+        for (asked, kept) in asked.iter().zip(prove(shared, &session, &asked).await.map_err(partly(done))?) {
+            if kept {
+                answers[asked.at] = Settled::Done;
             }
         }
+        done = true;
     }
     for (at, visibility) in moved {
-        answers[at] = relocate(shared, room, &said[at], visibility).await?;
+        answers[at] = relocate(shared, room, &said[at], visibility).await.map_err(partly(done))?;
+        done = true;
     }
     Ok(answers)
+}
+
+/// A delivery that is to be prolonged by its session.
+struct Asked {
+    at: usize,
+    stem: String,
+    visibility: Duration,
+}
+
+/// Whether the leases are there by the word of the leader, and kept from now on. Their names hold their tokens, so one that is
+/// there is the present delivery's.
+async fn prove(shared: &Shared, session: &Session, asked: &[Asked]) -> Result<Vec<bool>> {
+    let paths: Vec<_> = asked.iter().map(|asked| asked.stem.as_str()).collect();
+    session.steady().await;
+    let sent = Clock::System.now();
+    let there = match proof::there(session, &paths, shared.config.max_packet()).await {
+        Ok(there) => there,
+        Err(Failure::Ended(_)) => vec![false; paths.len()],
+        Err(failure) => return Err(failure.into()),
+    };
+    let kept = asked.iter().zip(there).map(|(Asked { stem, visibility, .. }, there)| {
+        if !there {
+            shared.leases.forget(stem);
+        }
+        there && shared.leases.prolong(stem, sent.after(*visibility), Clock::System.now())
+    });
+    Ok(kept.collect())
 }
 
 /// The length of sessions for extensions of any length: the next power of two in seconds, so that there are few.
@@ -261,7 +288,7 @@ async fn relocate(
     said: &Settlement,
     visibility: Duration,
 ) -> Result<Settled> {
-    let session = super::session_for(shared, coarse(shared, visibility)).await?;
+    let session = shared.session_for(coarse(shared, visibility)).await?;
     let known = shared.jobs.held(room, said.id).filter(|held| held.marker.token == said.token);
     let held = match known {
         Some(held) => held,
@@ -274,21 +301,28 @@ async fn relocate(
         }
     };
     let stem = room.marker(&held.marker);
-    let now = coord_core::clock::Clock::System.now();
-    // The sweep removes what it has found to be over, whoever has it then.
-    if shared.leases.get(&stem, now).is_some() && !shared.leases.prolong(&stem, now.after(visibility), now) {
-        return Ok(Settled::Stale);
+    let now = Clock::System.now();
+    let until = now.after(visibility);
+    let lease = shared.leases.get(&stem, now);
+    match &lease {
+        // The sweep removes what it has found to be over, whoever has it then.
+        Some(_) if !shared.leases.prolong(&stem, until, now) => return Ok(Settled::Stale),
+        // Whichever of the two has it at last: either one's lease, and the sweep's to find.
+        Some(_) => shared.leases.moving(&stem, &session),
+        None => shared.leases.begin(&stem, &session, until),
     }
     let mut batch = Batch::default();
     batch.delete(stem.clone(), None);
     batch.create(stem.clone(), Vec::new(), Mode::Ephemeral);
-    shared.leases.begin(&stem, &session, now.after(visibility));
-    // Unknown or not, the lease stays to be swept in its time.
+    // Unknown or not, the lease stays, to be moved again or to be swept in its time.
     match batch.send(&session).await? {
         Ok(_) => {
+            shared.leases.moved(&stem, &session);
             shared.leases.made(&stem, &stem, 0);
-            shared.jobs.keep(room, held);
-            Ok(Settled::Done)
+            shared.jobs.keep(room, held, &shared.leases);
+            // It ended meanwhile if its earlier session did.
+            let kept = shared.leases.prolong(&stem, until, Clock::System.now());
+            Ok(if kept { Settled::Done } else { Settled::Stale })
         }
         Err(Conflict::Changed) => {
             shared.leases.forget(&stem);

@@ -1,5 +1,7 @@
 //! A transaction: read, judge, and do it on condition that nothing of what was judged has changed.
 
+use std::time::Duration;
+
 use coord_core::{
     Error, ErrorKind, FencingToken, Result,
     spi::values::{Change, Committed, Condition, Stored, Transaction, Write},
@@ -19,7 +21,7 @@ use crate::{
 };
 
 /// How long a transaction that was done is remembered, by the store's clock.
-const MEMORY_MS: u64 = 120_000;
+const MEMORY: Duration = Duration::from_secs(120);
 
 /// Every so many commits somebody forgets what is old.
 const EVERY: i32 = 32;
@@ -218,10 +220,10 @@ impl Plan {
         };
         let many = self.changes >= EVERY as usize;
         if many || number.is_some_and(|number| number % EVERY == 0) {
-            let now = head.mtime.cast_unsigned();
-            let old = |stat: &Stat| stat.ctime.cast_unsigned() + MEMORY_MS < now;
+            let now = u128::from(head.mtime.cast_unsigned());
+            let old = |stat: &Stat| u128::from(stat.ctime.cast_unsigned()) + MEMORY.as_millis() < now;
             let (bucket, log) = (space.bucket(&transaction.id), log::forget(session, space));
-            let (log, done) = futures_util::join!(log, forget::old(session, &bucket, old));
+            let (log, done) = futures_util::join!(log, forget::old(session, &bucket, MEMORY, old));
             if let Err(error) = log.and(done) {
                 debug!(%error, "old changes are left for the next one");
             }
