@@ -74,6 +74,14 @@ public class Discovery {
                     cache.start();
                     System.out.println(described(cache.getInstances()));
                     input.readLine();
+                    // The provider has a cache of its own, which hears of changes by itself.
+                    String wanted = described(
+                            cache.getInstances().stream().filter(ServiceInstance::isEnabled).toList());
+                    for (int tries = 0;
+                            tries < 200 && !described(provider.getAllInstances()).equals(wanted);
+                            tries++) {
+                        Thread.sleep(100);
+                    }
                     System.out.println("provider " + described(provider.getAllInstances()));
                     ServiceInstance<T> one = provider.getInstance();
                     System.out.println("one " + (one == null ? null : one.getId()));
