@@ -9,8 +9,8 @@ use crate::{config::Config, probe::Limits};
 
 /// The shortest session that is asked for to learn what a server allows. Where it allows shorter ones, nobody learns it.
 const SHORT: Duration = Duration::from_secs(1);
-/// Longer than any server allows, but for those that are told to.
-const LONG: Duration = Duration::from_secs(30 * 24 * 3600 - 1);
+/// The longest session that can be asked for, in the protocol's milliseconds; no server allows as much, but those that are told to.
+const LONG: Duration = Duration::from_millis(0x7fff_ffff);
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
