@@ -25,7 +25,7 @@ pub struct Options {
     /// How many histories, each with the next seed.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub repeat: u64,
-    /// The folder for histories, <BACKEND>-<SEED>.jsonl. Without it, `coord-runs` where temporary files are.
+    /// The folder for histories, `BACKEND-SEED.jsonl`. Without it, `coord-runs` where temporary files are.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// A run that has to go wrong.
