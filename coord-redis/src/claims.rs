@@ -27,19 +27,21 @@ use crate::{
 };
 
 macro_rules! script {
-    ($name:ident, $file:literal) => {
-        static $name: Script =
-            Script::new(concat!(include_str!("scripts/line.lua"), include_str!(concat!("scripts/", $file))));
+    ($name:ident, $($file:literal),+) => {
+        static $name: Script = Script::new(concat!(
+            include_str!("scripts/begin.lua"),
+            $(include_str!(concat!("scripts/", $file)),)+
+        ));
     };
 }
 
-script!(CLAIM, "claim.lua");
-script!(RENEW, "renew.lua");
-script!(SET_VALUE, "set_value.lua");
-script!(WITHDRAW, "withdraw.lua");
-script!(HAND_OVER, "hand_over.lua");
-script!(ADOPT, "adopt.lua");
-script!(READ, "read.lua");
+script!(CLAIM, "claim_alone.lua", "line.lua", "claim.lua");
+script!(RENEW, "line.lua", "renew.lua");
+script!(SET_VALUE, "line.lua", "set_value.lua");
+script!(WITHDRAW, "withdraw_alone.lua", "line.lua", "withdraw.lua");
+script!(HAND_OVER, "line.lua", "hand_over.lua");
+script!(ADOPT, "line.lua", "adopt.lua");
+script!(READ, "line.lua", "read.lua");
 
 #[async_trait]
 impl Claims for Store {
@@ -230,7 +232,7 @@ fn read_line(mut reply: Reply) -> Result<Line> {
     Ok(Line { revision, entries })
 }
 
-/// A record as `line.lua` describes it.
+/// A record as `begin.lua` describes it.
 fn entry(id: [u8; 16], expires_in: Duration, record: &[u8]) -> Option<Entry> {
     let (token, rest) = record.split_first_chunk::<8>()?;
     let (weight, rest) = rest.split_first_chunk::<4>()?;

@@ -1,5 +1,5 @@
 -- Gives a grant a new id and client, and renews it.
--- keys, arguments 1 and 2: see line.lua
+-- keys, arguments 1 and 2: see begin.lua
 -- arguments: 3 id, 4 token, 5 the new id, 6 TTL in milliseconds
 -- result: {hints, 1 if it was done, now or before, or 0}
 local token, to, ttl = ARGV[4], ARGV[5], tonumber(ARGV[6])

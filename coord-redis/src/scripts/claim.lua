@@ -1,5 +1,5 @@
 -- Joins the line or looks again, and re-arms the lease.
--- keys, arguments 1 and 2: see line.lua
+-- keys, arguments 1 and 2: see begin.lua
 -- arguments: 3 id, 4 weight, 5 limit, 6 TTL in milliseconds, 7 priority, 8 '1' if it waits, 9 owner, 10 value
 -- result: {hints, 'granted', token} or {hints, 'waiting', claims ahead, milliseconds until a lease ahead ends} or
 --         {hints, 'refused'} or {hints, 'refused', token of the first in line, its owner}

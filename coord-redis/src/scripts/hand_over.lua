@@ -1,5 +1,5 @@
 -- Takes a grant out of the line and puts a claim that waits next: those who waited ahead of it join again.
--- keys, arguments 1 and 2: see line.lua
+-- keys, arguments 1 and 2: see begin.lua
 -- arguments: 3 id of the grant, 4 its token, 5 id of the claim
 -- result: {hints, 'done' or 'lost' or 'not found'}
 local from, to = held(ARGV[3], ARGV[4]), read(ARGV[5])

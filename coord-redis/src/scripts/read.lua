@@ -1,5 +1,5 @@
 -- Everyone in the line.
--- keys, arguments 1 and 2: see line.lua
+-- keys, arguments 1 and 2: see begin.lua
 -- result: {hints, revision, the server's time in milliseconds, line, claims}
 local hints = finish()
 return {

@@ -1,5 +1,5 @@
 -- Renews grants of one line.
--- keys, arguments 1 and 2: see line.lua
+-- keys, arguments 1 and 2: see begin.lua
 -- arguments: from 3 on, id, token and TTL in milliseconds of each
 -- result: {hints, for each 1 if it was renewed or 0 if it is lost}
 local renewed = { '' }

@@ -1,5 +1,5 @@
 -- Replaces the value of a grant.
--- keys, arguments 1 and 2: see line.lua
+-- keys, arguments 1 and 2: see begin.lua
 -- arguments: 3 id, 4 token, 5 value
 -- result: {hints, 1 if it is held or 0}
 local claim = held(ARGV[3], ARGV[4])

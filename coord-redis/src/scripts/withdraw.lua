@@ -1,5 +1,5 @@
 -- Takes a claim out of the line.
--- keys, arguments 1 and 2: see line.lua
+-- keys, arguments 1 and 2: see begin.lua
 -- arguments: 3 id
 -- result: {hints}
 local claim = read(ARGV[3])
