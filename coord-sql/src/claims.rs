@@ -235,7 +235,8 @@ impl Store {
         place: &Place,
         overtaken: i64,
     ) -> Result<i64> {
-        let left = i64::from(news.left);
+        // Who stood behind one that is overtaken, and is not overtaken itself, may be eligible now.
+        let left = i64::from(news.left || overtaken > 0);
         news.changed = true;
         let arguments = [
             news.line.value(),

@@ -15,6 +15,8 @@ use crate::{keys::LineKey, news::hex, wakeups::Note};
 /// How long the server keeps a watch that nobody renews.
 const WATCHED: Duration = Duration::from_secs(180);
 const RENEWED: Duration = Duration::from_secs(60);
+/// How long a notification of a server that answers is on its way at most.
+const SOON: Duration = Duration::from_secs(3);
 /// A connection that was silent for so long is asked whether it lives.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -30,35 +32,65 @@ pub(super) async fn start(shared: &Arc<Shared>) -> Result<[AbortHandle; 2]> {
     Ok([listening, registering])
 }
 
+/// A connection that hears what is sent to it.
 async fn connect(shared: &Arc<Shared>) -> Result<PgListener> {
+    // Poolers end one that listens, always; a server that goes away ends it too.
+    for _ in 0..3 {
+        if let Some(listener) = hear(shared).await? {
+            return Ok(listener);
+        }
+        sleep(Duration::from_millis(fastrand::u64(20..60))).await;
+    }
+    Err(pooled(shared))
+}
+
+/// The same, or none if it ended before it heard anything.
+async fn hear(shared: &Arc<Shared>) -> Result<Option<PgListener>> {
     let failed = |error| on_connecting(&shared.place, error);
     let mut listener = PgListener::connect_with(&shared.listening).await.map_err(failed)?;
     listener.eager_reconnect(false);
     listener.listen(&channel(shared)).await.map_err(failed)?;
     let (name, client) = (channel(shared), shared.client);
     shared.ask(|| sqlx::query("SELECT coord.wake($1, 'p')").bind(client.to_vec())).await?;
-    let heard = timeout(Duration::from_secs(3), async {
-        loop {
-            match listener.try_recv().await {
-                Ok(Some(note)) if note.channel() == name && note.payload() == "p" => return Ok(true),
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(false),
-                Err(error) => return Err(failed(error)),
+    // Once more when the server has answered: it may have been away.
+    for _ in 0..2 {
+        let heard = timeout(SOON, async {
+            loop {
+                match listener.try_recv().await {
+                    Ok(Some(note)) if note.channel() == name && note.payload() == "p" => return Ok(true),
+                    Ok(Some(_)) => {}
+                    Ok(None) => return Ok(false),
+                    Err(error) => return Err(failed(error)),
+                }
             }
+        });
+        if let Ok(heard) = heard.await {
+            return heard.map(|heard| heard.then_some(listener));
         }
-    });
-    match heard.await {
-        Ok(Ok(true)) => Ok(listener),
-        Ok(Err(error)) => Err(error),
-        Ok(Ok(false)) | Err(_) => Err(Error::new(
-            ErrorKind::Unsupported,
-            format!(
-                "the database {}: its notifications do not reach this client; a pooler in transaction mode passes none on, \
-                 so connect to the server itself or to a pooler in session mode",
-                shared.place
-            ),
-        )),
+        match timeout(shared.timeout, sqlx::query("SELECT 1").execute(&mut listener)).await {
+            Ok(answered) => answered.map(drop).map_err(failed)?,
+            Err(_) => return Err(silent(shared)),
+        }
     }
+    Err(pooled(shared))
+}
+
+fn pooled(shared: &Shared) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "the database {}: its notifications do not reach this client; a pooler in transaction mode passes none on, so \
+             connect to the server itself or to a pooler in session mode",
+            shared.place
+        ),
+    )
+}
+
+fn silent(shared: &Shared) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("the database {} does not answer; is it running?", shared.place),
+    )
 }
 
 /// Passes hints on for as long as the client lives.
