@@ -45,6 +45,7 @@ impl Claims for Store {
     async fn claim(&self, claim: &Claim) -> Result<Standing> {
         let spot = Spot::of(&self.shared.config, &claim.line)?;
         let face = Face::of(&spot, claim)?;
+        let claim = &Claim { ttl: self.shared.granted(claim.ttl), ..claim.clone() };
         let attempt = Attempt { store: self, claim, stem: spot.stem(claim.id), spot, face };
         let outcome = self.shared.within(Asks::Writing, attempt.run()).await;
         // A look that fails changes nothing, and yet its claim is in the line, or may be.
@@ -199,11 +200,12 @@ impl Attempt<'_> {
         let folder = self.spot.folder.as_str();
         let paths = self.spot.paths(self.claim);
         let data = self.data();
-        // The second time with the folder if it was not there, the third if nothing above it was, and again if the server
+        // With the folder if it is probably new or was not there, once more if nothing above it was, and again if the server
         // removed it, because it was empty.
+        let lacks = shared.folders.lacks(folder);
         for round in 0..4 {
             let sent = now();
-            let folder_made = (round > 0).then(|| session.create(folder, b"", Mode::Container));
+            let folder_made = (round > 0 || lacks).then(|| session.create(folder, b"", Mode::Container));
             shared.leases.begin(&self.stem, &session, sent.after(self.claim.ttl));
             if let Some(face) = &self.face {
                 shared.leases.faced(&self.stem, &face.path);
@@ -236,6 +238,16 @@ impl Attempt<'_> {
                 // It may have been made: the lease stays, and the next look finds it.
                 Err(failure) => return Err(failure),
             };
+            // The answer came before that to the claim.
+            let folder_made = match folder_made {
+                Some(sent) => sent.await.is_ok(),
+                None => false,
+            };
+            if folder_made {
+                shared.folders.made(folder)
+            } else {
+                shared.folders.found(folder)
+            }
             let (node, czxid, children) = made;
             let mut queue = self.spot.queue(children);
             if self.remove_older(&session, &queue, &node).await? {
@@ -451,8 +463,9 @@ impl Attempt<'_> {
     async fn tell_those_behind(&self, look: &Look, queue: &Queue) {
         if queue.is_shared() && queue.position(&look.name).is_some_and(|at| at + 1 < queue.0.len()) {
             let data = self.data();
-            // A hint is no truth: those behind look by themselves too.
-            let _ = look.session.set(&self.spot.folder.node(&look.name), &data, None).await;
+            // A node that was changed has been told already, and its value, or the token that it took over, is to stay. A hint is no
+            // truth: those behind look by themselves too.
+            let _ = look.session.set(&self.spot.folder.node(&look.name), &data, Some(0)).await;
         }
     }
 
@@ -523,12 +536,14 @@ impl Attempt<'_> {
 
 /// Who a claim says it is, also one of another library.
 pub(crate) fn owner_of(data: &[u8], name: &str) -> String {
-    match Record::decode(data) {
-        Some(record) => record.owner,
-        None => match std::str::from_utf8(data) {
-            Ok(text) if !text.is_empty() && !text.contains(char::is_control) => text.to_owned(),
-            _ => name.to_owned(),
-        },
+    Record::decode(data).map_or_else(|| stranger(data, name), |record| record.owner)
+}
+
+/// What another library's claim says of its owner.
+pub(crate) fn stranger(data: &[u8], name: &str) -> String {
+    match std::str::from_utf8(data) {
+        Ok(text) if !text.is_empty() && !text.contains(char::is_control) => text.to_owned(),
+        _ => name.to_owned(),
     }
 }
 

@@ -28,6 +28,7 @@ use self::pulse::Rhythm;
 use crate::{
     config::{Config, IntoConfig},
     error::{Asks, Failure, closed, opening, too_slow},
+    folders::Folders,
     jobs::Desk,
     leases::{Leases, sweep},
     probe::{self, Limits},
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) leases: Arc<Leases>,
     pub(crate) waits: Waits,
+    pub(crate) folders: Folders,
     pub(crate) jobs: Desk,
     pub(crate) limits: Limits,
     pub(crate) server: Server,
@@ -116,6 +118,7 @@ impl Store {
             hub: Arc::default(),
             leases: Arc::default(),
             waits: Waits::default(),
+            folders: Folders::default(),
             jobs: Desk::default(),
             limits,
             server,
@@ -158,7 +161,7 @@ impl Store {
     }
 
     pub(crate) fn promises(&self) -> Guarantees {
-        self.shared.server.guarantees(self.shared.config.layout(), self.shared.ttls())
+        self.shared.server.guarantees(self.shared.config.layout(), self.shared.promised())
     }
 
     /// Ends the background work and the sessions.
@@ -300,6 +303,21 @@ impl Shared {
     /// How long a session has to be for leases of this length.
     pub(crate) fn length_for(&self, ttl: Duration) -> Duration {
         length_for(self.margin(), ttl)
+    }
+
+    /// The lease that is granted where this one was asked for.
+    pub(crate) fn granted(&self, asked: Duration) -> Duration {
+        asked.saturating_sub(self.forgone()).max(self.ttls().0)
+    }
+
+    fn forgone(&self) -> Duration {
+        self.rhythm().map_or(Duration::ZERO, Rhythm::forgone)
+    }
+
+    /// The shortest and the longest lease that may be asked for.
+    fn promised(&self) -> (Duration, Duration) {
+        let (shortest, longest) = self.ttls();
+        (shortest + self.forgone(), longest)
     }
 
     /// The shortest and the longest lease. The session of a shorter one would outlive it by more.

@@ -24,12 +24,45 @@ const MANY: usize = 1_000;
 
 /// When this client last looked through folders.
 #[derive(Debug, Default)]
-pub(crate) struct Looked(Mutex<HashMap<String, Moment>>);
+pub(crate) struct Looked {
+    folders: Mutex<HashMap<String, Moment>>,
+    turns: Mutex<HashMap<String, Turn>>,
+}
+
+/// Whose turn it is among folders that are looked through one after the other.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    since: Moment,
+    next: usize,
+}
 
 impl Looked {
+    /// Which of so many folders it is time to look through, for a client that has known them for a while; all of them have
+    /// their turn within a quarter of the time that their nodes are kept.
+    pub(crate) fn turn(&self, of: &str, folders: usize, memory: Duration, now: Moment) -> Option<usize> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = memory / 4 / u32::try_from(folders).unwrap_or(u32::MAX);
+        if let Some(turn) = turns.get_mut(of) {
+            let at = turn.next;
+            if now.since(turn.since) < pause {
+                return None;
+            }
+            *turn = Turn { since: now, next: (at + 1) % folders };
+            return Some(at);
+        }
+        if turns.len() >= MANY {
+            turns.retain(|_, turn| now.since(turn.since) < memory);
+        }
+        if turns.len() < MANY {
+            // Clients begin at different ones.
+            turns.insert(of.to_owned(), Turn { since: now, next: fastrand::usize(..folders) });
+        }
+        None
+    }
+
     /// Whether it is time to look through this one. Then the next time comes later.
     fn is_time(&self, folder: &str, every: Duration, now: Moment) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
         if all.get(folder).is_some_and(|last| now.since(*last) < every) {
             return false;
         }
@@ -82,6 +115,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn all_folders_have_their_turn() {
+        let (looked, memory) = (Looked::default(), Duration::from_secs(80));
+        let turn = |seconds| looked.turn("a", 4, memory, Moment::from_start(Duration::from_secs(seconds)));
+        assert_eq!((turn(1), turn(5)), (None, None));
+        let turns: Vec<_> = [6, 11, 100, 105].into_iter().map(|second| turn(second).unwrap()).collect();
+        let first = turns[0];
+        assert_eq!(turns, [0, 1, 2, 3].map(|at| (first + at) % 4));
+        assert_eq!(turn(109), None);
+        assert_eq!(turn(110), Some(first));
+    }
+
+    #[test]
     fn a_folder_is_looked_through_seldom() {
         let (looked, second) = (Looked::default(), Duration::from_secs(1));
         let at = |millis| Moment::from_start(Duration::from_millis(millis));
@@ -91,6 +136,6 @@ mod tests {
             assert!(looked.is_time(&folder.to_string(), second, at(8000)));
         }
         looked.is_time("c", second, at(9000));
-        assert_eq!(looked.0.lock().unwrap().len(), 1);
+        assert_eq!(looked.folders.lock().unwrap().len(), 1);
     }
 }

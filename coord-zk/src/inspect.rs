@@ -11,7 +11,7 @@ use coord_core::{
 };
 
 use crate::{
-    claims::{UNKNOWN, owner_of, token_of},
+    claims::{UNKNOWN, stranger, token},
     client::Store,
     error::Failure,
     keys::{self, Folder},
@@ -136,41 +136,46 @@ impl Store {
     }
 
     fn describe(&self, spot: &Spot, queue: &Queue, nodes: &Nodes, revision: i64) -> Line {
-        let mut entries: Vec<Entry> = Vec::new();
+        let (mut entries, mut known) = (Vec::new(), HashSet::new());
         for (place, eligible) in queue.0.iter().zip(queue.eligible()) {
             let Some((data, stat)) = nodes.get(&place.name) else { continue };
             let Some(entry) = self.entry(spot, place, eligible, data, stat) else { continue };
             // A claim of two nodes is one claim.
-            if entries.iter().all(|known| known.id != entry.id) {
+            if known.insert(entry.id) {
                 entries.push(entry);
             }
         }
-        entries.sort_by_key(|entry| entry.token);
+        entries.sort_by_key(|entry: &Entry| entry.token);
         Line { revision: u64::try_from(revision).unwrap_or_default(), entries }
     }
 
-    /// `None` for an own claim that is over and whose node is about to go.
+    /// `None` for an own claim that is over and whose node is about to go, by this client or by the end of its session.
     fn entry(&self, spot: &Spot, place: &Place, eligible: bool, data: &[u8], stat: &Stat) -> Option<Entry> {
         let id = place.id.unwrap_or_else(|| id_of(stat));
         let now = Clock::System.now();
         let own = self.shared.leases.get(&spot.stem(id), now);
-        if own.as_ref().is_some_and(|lease| lease.over) {
+        if own.as_ref().is_some_and(|lease| lease.over) || self.shared.leases.has_ended(stat.ephemeral_owner)
+        {
             return None;
         }
         let record = Record::decode(data);
-        let ttl = record.as_ref().map_or(UNKNOWN, |record| record.ttl);
+        let number = record.as_ref().and_then(|record| record.token).unwrap_or(stat.czxid);
+        let (ttl, priority, owner, value) = match record {
+            Some(record) => (record.ttl, record.priority, record.owner, record.value),
+            None => (UNKNOWN, 0, stranger(data, &place.name), data.to_vec()),
+        };
         let joined = wall(stat.ctime);
         Some(Entry {
             id,
-            token: token_of(data, stat.czxid).ok()?,
+            token: token(number).ok()?,
             weight: place.weight,
             limit: place.limit,
-            priority: record.as_ref().map_or(0, |record| record.priority),
+            priority,
             granted: eligible.then_some(joined),
             joined,
             expires_in: own.map_or(ttl, |lease| lease.until.since(now)),
-            owner: owner_of(data, &place.name),
-            value: record.map_or_else(|| data.to_vec(), |record| record.value),
+            owner,
+            value,
         })
     }
 }

@@ -5,7 +5,7 @@
 //! node is still there, and the [`sweep`] removes the node. If this process stands still or dies, the end of the session does.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -22,8 +22,13 @@ use crate::{client::Shared, discovery, error::Failure, keys, session::Session};
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     held: Mutex<HashMap<String, Held>>,
+    /// The last sessions that ended. The ensemble may keep their nodes for a while, longer after a change of its leader.
+    ended: Mutex<VecDeque<i64>>,
     changed: Notify,
 }
+
+/// How many of them are remembered: many more than a client loses before the ensemble has removed the nodes of the first.
+const ENDED: usize = 256;
 
 #[derive(Debug)]
 struct Held {
@@ -144,8 +149,30 @@ impl Leases {
         GiveUp { leases: self, stem, done: false }
     }
 
+    /// Whether the session that owns a node was one of this client's and has ended. Its node is there only until the ensemble
+    /// finds that too.
+    pub(crate) fn has_ended(&self, owner: i64) -> bool {
+        self.ended().contains(&owner)
+    }
+
+    fn ended(&self) -> MutexGuard<'_, VecDeque<i64>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, session: i64) {
+        let mut ended = self.ended();
+        if !ended.contains(&session) {
+            ended.push_back(session);
+        }
+        if ended.len() > ENDED {
+            ended.pop_front();
+        }
+    }
+
     /// Ends those of a session that is over, and says which.
     pub(crate) fn session_ended(&self, session: i64) -> Vec<String> {
+        // First, so that no lease is forgotten whose node is not known to be over.
+        self.remember(session);
         let mut held = self.held();
         let stems = held.iter().filter(|(_, held)| held.session.id() == session);
         let stems: Vec<_> = stems.map(|(stem, _)| stem.clone()).collect();
@@ -269,6 +296,9 @@ async fn remove_due(client: &Arc<Shared>, stem: &str, lease: &Lease) -> bool {
     let removed = tokio::time::timeout(client.config.timeout(), remove(stem, lease)).await;
     match removed {
         Ok(Ok(())) | Ok(Err(Failure::Ended(_))) => {
+            if matches!(removed, Ok(Err(_))) {
+                client.leases.remember(id);
+            }
             client.leases.removed(stem, id);
             client.hub.hint_stem(stem);
             true

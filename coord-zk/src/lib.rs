@@ -20,7 +20,7 @@
 //! defects and what weakens what is promised.
 //!
 //! TTLs are limited by the lengths of sessions that the servers allow, 2 to 20 ticks where nobody set them otherwise: with a tick
-//! of two seconds, TTLs from 4 seconds (3 in an ensemble) to 40. Both are asked for when a store is opened, and are in
+//! of two seconds, TTLs from 4 seconds (4.5 in an ensemble) to 40 (39). Both are asked for when a store is opened, and are in
 //! [`Claims::guarantees`](coord_core::spi::Claims::guarantees). Servers that are to keep longer leases need a greater
 //! `maxSessionTimeout`, all of them the same; when it is lowered, or servers join one that stood alone, their clients
 //! are to be started again.
@@ -29,6 +29,11 @@
 //! with it: half a tick, or more for ticks under 400 ms. Servers tell their tick by the word `conf`, if their
 //! `4lw.commands.whitelist` has it. Of those that do not, `minSessionTimeout` is taken for two ticks, and the tick for two seconds
 //! at least; where neither is so, a holder that is cut off together with its server may learn too late that it lost.
+//!
+//! The leader hears of a sign of life half a tick late at most, and ends sessions that are over at its next tick. So that a dead
+//! holder is followed within the TTL that was asked for, a tick and half a second, an ensemble with a tick of more than half a second
+//! grants less than that TTL: by the tick less half a second, 1.5 seconds with a tick of two. Who holds has to be heard of within
+//! that, which the guard sees to; a longer lease, by `extend`, is kept in full.
 //!
 //! A client opens one session for each length of TTL that it uses, and one for everything else. Those that keep nothing and were not
 //! used for a minute are closed when it opens another one. A server
@@ -40,7 +45,7 @@
 //! # What survives what
 //! | event | claims | tokens |
 //! | --- | --- | --- |
-//! | a process is killed | end with their sessions: after the TTL and one tick, in an ensemble one and a half | go on growing |
+//! | a process is killed | end with their sessions: within the TTL, a tick and half a second | go on growing |
 //! | a process is stopped, or cut off | its guards turn lost before others are granted | go on growing |
 //! | a server is killed or stopped | stay, and their clients go over to other servers | go on growing |
 //! | all servers are started again | stay, if that takes less than what is left of their leases | go on growing |
@@ -62,7 +67,8 @@
 //! A commit is two requests, a reading and a conditional write, whatever it changes; it is tried again as long as somebody else
 //! is faster, up to its deadline. The version of a key is the number of the transaction that changed it last, and the revision
 //! of a namespace that of its last commit. A commit whose reply was lost is found again for two minutes. The last thousand
-//! changes are remembered, at most 8 MiB of them. Reads see what was committed before: each is preceded by a `sync`.
+//! changes are remembered, at most 8 MiB of them. Reads are preceded by a `sync`, so they see what
+//! was committed before, but for a moment where a leader answers (`docs/guarantees.md`).
 //!
 //! Servers drop the connection of who sends more than their `jute.maxbuffer`, a megabyte where nobody set it. What is larger is
 //! refused before it is sent ([`ErrorKind::TooLarge`]). A value is sent twice, for the key and for the log, so one commit
@@ -126,6 +132,7 @@ mod client;
 mod config;
 mod discovery;
 mod error;
+mod folders;
 mod forget;
 mod hints;
 mod inspect;

@@ -125,9 +125,11 @@ impl Queue {
         if let Some(nearest) = self.0[..at].iter().rposition(alone) {
             return Blocker::Place(nearest);
         }
-        // No single one is in the way. Who waits directly ahead tells when it is granted; the first who waits looks itself.
+        // No single one is in the way. Who waits directly ahead tells when it is granted; the first who waits looks itself. One with a
+        // lower limit may have to wait for longer.
         let eligible = self.eligible();
-        eligible[..at].iter().rposition(|eligible| !eligible).map_or(Blocker::Any, Blocker::Place)
+        let waits = (0..at).rev().find(|place| !eligible[*place] && self.0[*place].limit >= own.limit);
+        waits.map_or(Blocker::Any, Blocker::Place)
     }
 
     /// Whether the blocker keeps the claim waiting whatever the others do.
@@ -140,7 +142,9 @@ impl Queue {
     /// Whether claims can be in each other's way without one of them being so alone: then who is granted after a wait tells
     /// those behind.
     pub(crate) fn is_shared(&self) -> bool {
-        self.0.iter().any(|place| place.weight > 0 && place.limit > 1 && place.limit != ALL)
+        let shares =
+            |place: &Place| place.limit > 0 && (place.weight == 0 || place.limit > 1) && place.limit != ALL;
+        self.0.iter().any(shares)
     }
 }
 
@@ -322,6 +326,16 @@ mod tests {
         assert_eq!((line.blocker(2), line.blocker(3)), (Blocker::Any, Blocker::Place(2)));
         assert_eq!(line.blocker(4), Blocker::Place(3));
         assert!(line.is_shared());
+        // Who counts with fewer permits than others may wait for longer than those behind.
+        let line = queue(&[(1, 3), (1, 1), (1, 2), (1, 3)]);
+        assert_eq!(line.eligible(), [true, false, false, false]);
+        assert_eq!(
+            (line.blocker(1), line.blocker(2), line.blocker(3)),
+            (Blocker::Place(0), Blocker::Any, Blocker::Any)
+        );
+        // Who takes nothing, but only where there is room, is told by who waits ahead.
+        let line = queue(&[(1, 1), (1, 1), (0, 1)]);
+        assert_eq!((line.blocker(2), line.is_shared()), (Blocker::Place(1), true));
         // Members are in nobody's way.
         let line = queue(&[(0, 0), (0, 0)]);
         assert_eq!(line.eligible(), [true, true]);

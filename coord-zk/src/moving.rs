@@ -53,11 +53,9 @@ impl Store {
             let number = lease.node.as_ref().map_or(stat.czxid, |(_, number)| *number);
             let record = Record::decode(&data).ok_or_else(|| misread("a claim"))?;
             let data = Record { token: Some(number), ttl: grant.ttl, ..record }.encode();
-            let (mode, version) = (Mode::Ephemeral, Some(stat.version));
-            let mut steps = vec![Step::Delete { path, version }, Step::Create { path, data: &data, mode }];
+            let mut steps = moved(path, path, Some(stat.version), &data).to_vec();
             if let Some(path) = &lease.pair {
-                steps.push(Step::Delete { path, version: None });
-                steps.push(Step::Create { path, data: &data, mode });
+                steps.extend(moved(path, path, None, &data));
             }
             if let (Some(path), Some((data, version))) = (&lease.face, &face) {
                 steps.extend(discovery::put(path, data, Some(*version)));
@@ -111,8 +109,7 @@ impl Store {
             let mut steps = Vec::new();
             for (place, (path, new)) in old.paths.iter().zip(&new).enumerate() {
                 let version = (place == 0).then_some(old.version);
-                steps.push(Step::Delete { path, version });
-                steps.push(Step::Create { path: new, data: &data, mode: Mode::Ephemeral });
+                steps.extend(moved(path, new, version, &data));
             }
             let sent = now();
             shared.leases.begin(&stem, &session, sent.after(from.ttl));
@@ -155,6 +152,16 @@ impl Store {
         }
         if leases.prolong(stem, until, now()) { Renewal::Renewed } else { Renewal::Lost }
     }
+}
+
+/// Makes one node of another. It is set once more, so that its version tells it from one that nobody has changed since its claim joined:
+/// what is in it now, its client does not have.
+fn moved<'a>(old: &'a str, new: &'a str, version: Option<i32>, data: &'a [u8]) -> [Step<'a>; 3] {
+    [
+        Step::Delete { path: old, version },
+        Step::Create { path: new, data, mode: Mode::Ephemeral },
+        Step::Set { path: new, data, version: None },
+    ]
 }
 
 fn changes_too_fast() -> Failure {

@@ -276,8 +276,8 @@ impl Session {
         async move { sent.await.map_err(|error| self.failure(Asks::Reading, error)) }
     }
 
-    /// Makes the reads that are sent after it on this session see everything that was answered to anybody before it was sent.
-    /// It is answered by the leader. The path must be valid; the node need not be there.
+    /// Makes the reads that are sent after it on this session see everything that was answered to anybody before it was sent, if
+    /// the session's server is a follower. A leader does not wait until it has applied what followers have answered. It is answered by the leader. The path must be valid; the node need not be there.
     pub(crate) fn sync<'a>(&'a self, path: &str) -> impl Future<Output = Outcome<()>> + Send + use<'a> {
         let sent = self.client.sync(path);
         async move {

@@ -9,9 +9,9 @@
 //! * **The version** of a key is the zxid of its last change, and the revision of a namespace that of its last commit. They
 //!   never come back as long as the ensemble keeps its data.
 //! * **A lost reply**: every transaction leaves a node with its id. Sent again, it finds it, for at least two minutes.
-//! * **Reads** are preceded by a `sync` in the same pipeline, so that a follower answers with what was committed before. The
-//!   one gap is ZooKeeper's own: a leader that was replaced and does not know it yet may answer with what it had, for at most
-//!   its `syncLimit`.
+//! * **Reads** are preceded by a `sync` in the same pipeline, so that a follower answers with what was committed before. Two
+//!   gaps are ZooKeeper's own: a leader answers its own clients also while it has yet to apply what a follower has answered, and
+//!   one that was replaced and does not know it yet may answer with what it had, for at most its `syncLimit`.
 //! * **A listing** costs the names of all keys of the namespace: some 60 bytes a key, whatever the prefix is.
 //! * **The log** keeps the last thousand changes, and at most 8 MiB of them; it holds each value once more, so a transaction
 //!   takes about twice the bytes of its values of a request. What is larger than `jute.maxbuffer` is refused before it is sent

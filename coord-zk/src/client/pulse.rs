@@ -21,6 +21,9 @@ const CLOSEST: Duration = Duration::from_millis(100);
 /// The tick of servers where nobody set another.
 const USUAL: Duration = Duration::from_secs(2);
 
+/// How long after a lease and a tick the next holder may come.
+const LATE: Duration = Duration::from_millis(500);
+
 /// How often signs of life are given for servers of some tick, and what that promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rhythm {
@@ -46,6 +49,13 @@ impl Rhythm {
     /// How much of a session's length a grant may not count on.
     pub(crate) fn margin(self) -> Duration {
         if self.gap() <= self.half { self.half } else { self.half + self.gap() }
+    }
+
+    /// By how much a lease is shorter than it was asked to be, so that after a holder's death the next is granted within what was
+    /// asked, a tick and half a second. The leader hears of the last sign of life up to half a tick late, a session is longer
+    /// than its leases by the margin, and it ends at the tick after it is over.
+    pub(crate) fn forgone(self) -> Duration {
+        (self.margin() + self.half).saturating_sub(LATE)
     }
 
     /// For how long signs of life must have been close together for that to hold.
@@ -157,6 +167,22 @@ mod tests {
             oldest = oldest.max(end - heartbeat);
         }
         oldest
+    }
+
+    #[test]
+    fn a_session_ends_within_what_was_asked_a_tick_and_half_a_second() {
+        for tick in [100, 200, 300, 500, 1000, 2000, 3000] {
+            let rhythm = Rhythm::of(Some(ms(tick)), ms(1));
+            let asked = ms(10 * tick);
+            let session = asked - rhythm.forgone() + rhythm.margin();
+            // Heard of half a tick late, and looked at each tick.
+            let end = ms(tick / 2) + session + ms(tick);
+            assert!(end <= asked + ms(tick) + LATE, "{tick}");
+        }
+        // Half a second is enough for short ticks.
+        assert_eq!(Rhythm::of(Some(ms(100)), ms(1)).forgone(), Duration::ZERO);
+        assert_eq!(Rhythm::of(Some(ms(500)), ms(1)).forgone(), Duration::ZERO);
+        assert_eq!(Rhythm::of(Some(ms(2000)), ms(1)).forgone(), ms(1500));
     }
 
     #[test]

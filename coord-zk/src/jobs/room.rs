@@ -47,6 +47,9 @@ pub(super) struct Room {
 }
 
 impl Room {
+    /// How many folders there are of items that are gone.
+    pub(super) const BUCKETS: usize = 16;
+
     pub(super) fn new(config: &Config, queue: &QueueId) -> Self {
         Self { root: keys::of_queue(config, queue).as_str().to_owned() }
     }
@@ -96,9 +99,14 @@ impl Room {
         self.node("dead")
     }
 
-    /// The folder of items that are gone with ids like this one.
+    /// One of the folders of items that are gone.
+    pub(super) fn bucket_of(&self, digit: usize) -> String {
+        format!("{}/gone/{digit:x}", self.root)
+    }
+
+    /// The one with ids like this one.
     pub(super) fn bucket(&self, id: ItemId) -> String {
-        format!("{}/gone/{:x}", self.root, id.as_bytes()[0] >> 4)
+        self.bucket_of(usize::from(id.as_bytes()[0] >> 4))
     }
 
     pub(super) fn gone(&self, id: ItemId) -> String {

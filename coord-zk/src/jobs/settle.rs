@@ -190,17 +190,26 @@ fn act(batch: &mut Batch, room: &Room, said: &Settlement, place: &Place, marker:
     batch.create(room.place(&back), Vec::new(), Mode::Persistent);
 }
 
-/// Every now and then items that are long gone are forgotten. That may fail: the words are said.
+/// In which folder it is time to forget items that are long gone, after these words: whoever acknowledges one of so many does
+/// it, and, where few are acknowledged, those who have done so for a while.
+fn overdue(session: &Session, room: &Room, said: &[Settlement], view: &View) -> Option<String> {
+    let mut acks = said.iter().filter(|said| said.word == Word::Ack).peekable();
+    acks.peek()?;
+    if let Some(digit) = session.looked().turn(room.root(), Room::BUCKETS, MEMORY, Clock::System.now()) {
+        return Some(room.bucket_of(digit));
+    }
+    let order = |said: &Settlement| view.held.get(&said.id).map(|(place, _)| place.order);
+    let said = acks.find(|said| order(said).is_some_and(|order| order % EVERY == EVERY - 1))?;
+    Some(room.bucket(said.id))
+}
+
+/// Forgets items that are long gone, where it is time. That may fail: the words are said.
 async fn tidy(session: &Session, room: &Room, said: &[Settlement], view: &View) {
-    let due = |said: &&Settlement| {
-        said.word == Word::Ack
-            && view.held.get(&said.id).is_some_and(|(place, _)| place.order % EVERY == EVERY - 1)
-    };
-    let Some(said) = said.iter().find(due) else { return };
+    let Some(bucket) = overdue(session, room, said, view) else { return };
     let forgetting = async {
         let now = u128::from(session.set(&room.clock(), b"", None).await?.mtime.cast_unsigned());
         let old = |stat: &Stat| u128::from(stat.mtime.cast_unsigned()) + MEMORY.as_millis() < now;
-        forget::old(session, &room.bucket(said.id), MEMORY, old).await
+        forget::old(session, &bucket, MEMORY, old).await
     };
     if let Err(error) = forgetting.await {
         debug!(%error, "items that are gone are left for the next one to forget");
