@@ -230,7 +230,7 @@ pub enum HandOver {
 }
 
 /// Everyone in a line, in order, at one moment. Reads are linearizable: a change that was answered before the read
-/// began is in it. Expired claims are not.
+/// began is in it. Expired claims are not. A store that cannot promise that declares its lag to the conformance suite.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Line {

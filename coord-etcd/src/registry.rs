@@ -5,7 +5,7 @@
 //! lease it is on. The deadlines count from before the request was sent; the lease at the server runs longer.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -35,7 +35,12 @@ struct Claims {
     /// When whoever sweeps looks again by itself; `None`: it does not sleep.
     sleeps: Option<Moment>,
     by_id: HashMap<ClaimId, Held>,
+    /// The last ones that ended, with their tokens: a member that is behind may still show them.
+    over: VecDeque<(ClaimId, i64)>,
 }
+
+/// How many of those are remembered.
+const OVER: usize = 256;
 
 /// One claim of this client.
 #[derive(Debug, Clone)]
@@ -161,8 +166,13 @@ impl Registry {
     /// Forgets it.
     pub(crate) fn remove(&self, id: ClaimId, serial: u64) {
         let mut claims = self.claims();
-        if claims.by_id.get(&id).is_some_and(|held| held.serial == serial) {
-            claims.by_id.remove(&id);
+        if claims.by_id.get(&id).is_some_and(|held| held.serial == serial)
+            && let Some(Held { ended: true, token: Some(token), .. }) = claims.by_id.remove(&id)
+        {
+            claims.over.push_back((id, token));
+            if claims.over.len() > OVER {
+                claims.over.pop_front();
+            }
         }
     }
 
@@ -200,6 +210,9 @@ impl Registry {
     pub(crate) fn left(&self, id: ClaimId, token: i64) -> Option<Duration> {
         let now = Clock::System.now();
         let claims = self.claims();
+        if claims.over.contains(&(id, token)) {
+            return Some(Duration::ZERO);
+        }
         let held = claims.by_id.get(&id).filter(|held| held.token == Some(token))?;
         // One that is being withdrawn is in the line until the server says that it is not: others see it there.
         Some(if held.ended && !held.leaving { Duration::ZERO } else { held.deadline.since(now) })
