@@ -1,10 +1,8 @@
 //! Help, usage errors, the default store and completions.
 
-mod support;
-
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use support::{Store, bare, run};
+use crate::support::{Store, bare, run};
 
 const COMMANDS: [&str; 27] = [
     "lock",

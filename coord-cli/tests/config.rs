@@ -1,12 +1,10 @@
 //! `coord config`, `coord fence`, `coord write` and `coord read`.
 
-mod support;
-
 use std::fs;
 
+use crate::support::{Outcome, Signal, Store, run};
 use coord_core::{Change, Condition, ConfigStore as _, Name, Write};
 use serde_json::Value;
-use support::{Outcome, Signal, Store, run};
 
 fn version(outcome: &Outcome) -> u64 {
     assert_eq!(outcome.status, 0, "{outcome:?}");

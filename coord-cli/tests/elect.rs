@@ -1,14 +1,12 @@
 //! `coord elect` and `coord leader`.
 
-mod support;
-
 use std::os::unix::ffi::OsStringExt as _;
 
-use support::{Signal, Store, run, until};
+use crate::support::{Signal, Store, run, until};
 
 const LEAD: &str = "echo $COORD_FENCING_TOKEN $COORD_NAME; exec cat";
 
-fn candidate(store: &Store, id: &str, more: &[&str]) -> support::Running {
+fn candidate(store: &Store, id: &str, more: &[&str]) -> crate::support::Running {
     let arguments = ["elect", "x", "--id", id, "--ttl", "1s"];
     store.start(&[&arguments, more, &["--", "sh", "-c", LEAD]].concat())
 }
@@ -109,7 +107,7 @@ fn a_value_that_is_not_text() {
     let mut command = store.coord(&["elect", "x", "--value"]);
     command.arg(std::ffi::OsString::from_vec(vec![b'a', 0xff, 0x1b]));
     command.args(["--", "sh", "-c", "echo leads; cat"]);
-    let mut leader = support::Running::start(&mut command);
+    let mut leader = crate::support::Running::start(&mut command);
     assert_eq!(leader.line(), "leads");
     let shown = store.json(&["leader", "x", "--json"]).remove(0);
     assert!(shown["value"].is_null());

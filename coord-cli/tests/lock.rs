@@ -1,10 +1,8 @@
 //! `coord lock` as a shell sees it.
 
-mod support;
-
 use std::fs;
 
-use support::{Running, Signal, Store, is_alive, run, until};
+use crate::support::{Running, Signal, Store, is_alive, run, until};
 
 const SHOW: &str = "echo $COORD_FENCING_TOKEN $COORD_NAME";
 

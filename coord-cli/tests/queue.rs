@@ -1,11 +1,9 @@
 //! `coord queue`.
 
-mod support;
-
 use std::fs;
 
+use crate::support::{Outcome, Signal, Store, is_alive, run, until};
 use serde_json::Value;
-use support::{Outcome, Signal, Store, is_alive, run, until};
 
 /// Prints the payload and what the environment says of the item.
 const SAY: &str = "echo \"$(cat) $COORD_ATTEMPT $COORD_FENCING_TOKEN $COORD_ITEM_ID $COORD_NAME\"";

@@ -1,8 +1,6 @@
 //! `coord register`, `coord instances` and `coord barrier`.
 
-mod support;
-
-use support::{Signal, Store};
+use crate::support::{Signal, Store};
 
 const RUN: &str = "echo $COORD_FENCING_TOKEN $COORD_NAME; exec cat";
 
@@ -101,7 +99,9 @@ fn a_party_that_is_told_to_stop_does_not_count() {
     let store = Store::new();
     let party = || store.start(&["barrier", "start", "--parties", "2", "--ttl", "60s"]);
     let stopped = party();
-    support::until("a party", || store.json(&["inspect", "start", "--kind", "barrier", "--json"]).len() == 1);
+    crate::support::until("a party", || {
+        store.json(&["inspect", "start", "--kind", "barrier", "--json"]).len() == 1
+    });
     stopped.signal(Signal::SIGINT);
     assert_eq!(stopped.end().status, 130);
     let missing = store.run(&["barrier", "start", "--parties", "2", "--wait", "200ms"]);

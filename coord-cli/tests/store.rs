@@ -1,10 +1,8 @@
 //! Stores that cannot be opened, and stores that stop answering.
 
-mod support;
-
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use support::{Blocked, Signal, Store};
+use crate::support::{Blocked, Signal, Store};
 
 #[test]
 fn a_store_that_cannot_be_opened() {

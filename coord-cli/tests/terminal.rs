@@ -1,7 +1,5 @@
 //! Commands that use the terminal, under a shell with job control and without.
 
-mod support;
-
 use std::{
     fs::File,
     io::{Read as _, Write as _},
@@ -11,8 +9,8 @@ use std::{
     time::Duration,
 };
 
+use crate::support::Store;
 use nix::pty::openpty;
-use support::Store;
 
 /// Somebody at a terminal.
 struct Person {

@@ -9,7 +9,7 @@ use coord_core::{
     spi::{Claims, jobs::Jobs, values::Values},
 };
 
-use crate::Servers;
+use crate::{Servers, runs::Fault};
 
 /// The stores of one client. Cloning it is cheap.
 #[derive(Debug, Clone)]
@@ -129,6 +129,12 @@ pub trait TestStore: fmt::Debug + Send + Sync {
         Duration::from_millis(250)
     }
 
+    /// For how long a reading of a line or a queue may miss what somebody has been answered already. The default is that of the contract: none,
+    /// readings are linearizable.
+    fn lag(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// How many changes of values the store remembers at most for those who watch: whoever was away for
     /// more than these is told that there is a gap. `None` if it forgets none.
     fn remembered_changes(&self) -> Option<u64> {
@@ -139,6 +145,12 @@ pub trait TestStore: fmt::Debug + Send + Sync {
     /// only its clients are struck.
     fn servers(&self) -> Option<Arc<dyn Servers>> {
         None
+    }
+
+    /// Faults under which these servers end leases early, so that two may have one thing at once, as the backend declares. Steps of
+    /// clocks are among them by themselves where leases rest on those.
+    fn early_under(&self) -> Vec<Fault> {
+        Vec::new()
     }
 
     /// How much the store keeps now, in whatever unit: entries, pages, bytes. `None` if it cannot tell.

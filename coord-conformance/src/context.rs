@@ -56,6 +56,11 @@ impl Ctx {
         Ok(Self(Arc::new(Inner { backend, store, case, guarantees, has, history, names, clients, tasks })))
     }
 
+    /// The case, without its group.
+    pub(crate) fn case(&self) -> &'static str {
+        self.0.case.rsplit("::").next().unwrap_or_default()
+    }
+
     /// The backend under test.
     #[must_use]
     pub fn backend(&self) -> &Arc<dyn Backend> {
@@ -111,10 +116,21 @@ impl Ctx {
         self.0.store.servers()
     }
 
+    /// Faults under which leases may end early.
+    pub(crate) fn early_under(&self) -> Vec<crate::runs::Fault> {
+        self.0.store.early_under()
+    }
+
     /// How long after the end of a killed holder's lease the store takes at most to let the next one in.
     #[must_use]
     pub fn takeover(&self) -> Duration {
         self.0.store.takeover()
+    }
+
+    /// For how long a reading of a line or a queue may miss what somebody has been answered already.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        self.0.store.lag()
     }
 
     /// The clock of the case.

@@ -15,6 +15,8 @@ pub struct Failure {
     pub checker: Option<&'static str>,
     /// What was wrong.
     pub message: String,
+    /// Whether the case does not apply, which is no failure.
+    pub(crate) ignored: bool,
 }
 
 /// What a case returns.
@@ -23,7 +25,17 @@ pub type Verdict<T = ()> = Result<T, Failure>;
 impl Failure {
     /// An assertion of the case itself failed.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { checker: None, message: message.into() }
+        Self { checker: None, message: message.into(), ignored: false }
+    }
+
+    /// The case found that it does not apply, for this reason.
+    pub(crate) fn ignored(reason: impl Into<String>) -> Self {
+        Self { ignored: true, ..Self::new(reason) }
+    }
+
+    /// Why the case does not apply, if it does not.
+    pub(crate) fn ignores(&self) -> Option<&str> {
+        self.ignored.then_some(self.message.as_str())
     }
 
     /// A panic.
@@ -36,7 +48,7 @@ impl Failure {
 
     /// A checker rejected what happened.
     pub fn by(checker: &'static str, message: impl Into<String>) -> Self {
-        Self { checker: Some(checker), message: message.into() }
+        Self { checker: Some(checker), message: message.into(), ignored: false }
     }
 }
 

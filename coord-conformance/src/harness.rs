@@ -116,6 +116,8 @@ pub fn run_named(backend: &Arc<dyn Backend>, name: &str) -> Outcome {
 /// Runs one case in a thread and a runtime of its own, with a fresh store.
 #[must_use]
 pub fn run(backend: &Arc<dyn Backend>, case: &Case) -> Outcome {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = case.needs.contains(&Need::Turn).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
     let (report, reported) = mpsc::channel();
     let (owned, copy) = (backend.clone(), *case);
     let thread = std::thread::Builder::new().name(case.name.into()).spawn(move || {
@@ -163,6 +165,9 @@ fn within_runtime(backend: Arc<dyn Backend>, case: Case) -> Outcome {
         }
         let deadline = if paused { VIRTUAL_DEADLINE } else { DEADLINE };
         let verdict = tokio::time::timeout(deadline, to_its_end(&case, &ctx)).await;
+        if let Some(reason) = verdict.as_ref().ok().and_then(|verdict| verdict.as_ref().err()?.ignores()) {
+            return Outcome::Ignored(reason.into());
+        }
         match ctx.judge(verdict.unwrap_or_else(|_| Err(late("its own clock")))) {
             Ok(()) => Outcome::Passed,
             Err(failure) => Outcome::Failed(failure),
@@ -204,6 +209,7 @@ async fn missing(need: Need, ctx: &Ctx) -> Verdict<Option<&'static str>> {
         Need::Jobs => (ctx.has_jobs(), "the backend has no store of jobs"),
         Need::BoundedLog => (ctx.remembered_changes().is_some(), "the store forgets no changes of values"),
         Need::VirtualTime => (ctx.backend().virtual_time(), "the case needs a paused clock"),
+        Need::Turn => (true, ""),
         Need::Size => (ctx.size().await?.is_some(), "the store cannot tell its size"),
     };
     Ok((!there).then_some(reason))

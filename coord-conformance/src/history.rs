@@ -137,7 +137,7 @@ impl History {
         Self(Arc::new(Shared { clock, state: Mutex::default(), sink: None }))
     }
 
-    /// A history that passes everything on at once, as a process does that may be killed.
+    /// A history that passes everything on at once, as a process does that may be killed, and keeps nothing.
     pub fn streaming(clock: Clock, sink: impl Fn(News<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared { clock, state: Mutex::default(), sink: Some(Box::new(sink)) }))
     }
@@ -154,10 +154,10 @@ impl History {
 
     /// Appends an event.
     pub fn record(&self, event: Event) {
-        if let Some(sink) = &self.0.sink {
-            sink(News::Done(&event));
+        match &self.0.sink {
+            Some(sink) => sink(News::Done(&event)),
+            None => self.lock().events.push(event),
         }
-        self.lock().events.push(event);
     }
 
     /// Passes on that an operation begins, if anybody wants to know; `event` makes what is known of it.
@@ -171,6 +171,14 @@ impl History {
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         let mut events = self.lock().events.clone();
+        events.sort_by_key(|event| event.to);
+        events
+    }
+
+    /// All events so far, in the order in which they ended; nothing is left of them.
+    #[must_use]
+    pub fn take(&self) -> Vec<Event> {
+        let mut events = std::mem::take(&mut self.lock().events);
         events.sort_by_key(|event| event.to);
         events
     }

@@ -50,6 +50,7 @@
 //! | [`faults`] | a decorator that loses, delays and cuts off |
 //! | [`worker`] | the program that a case starts, stops and kills |
 //! | [`runs`] | histories of processes at work under faults, stored, judged and drawn |
+//! | [`report`] | what many histories show together |
 //! | [`proxy`] | a way between a client and its server that a test can spoil |
 //! | [`servers`] | real servers, started and ended by the tests |
 //! | [`harness`] | requirements, deadlines, the expectation, `main` |
@@ -67,6 +68,7 @@ pub mod history;
 mod nemesis;
 #[cfg(unix)]
 pub mod proxy;
+pub mod report;
 pub mod runs;
 #[cfg(unix)]
 pub mod servers;
@@ -82,5 +84,5 @@ pub use client::Client;
 pub use context::Ctx;
 pub use failure::{Failure, Verdict};
 pub use harness::{Outcome, main, main_of_all, run, run_named};
-pub use striking::Servers;
+pub use striking::{Apart, Servers};
 pub use unavailable::Unavailable;

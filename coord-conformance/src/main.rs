@@ -8,7 +8,12 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use coord_conformance::{
     history::Recording,
-    runs::{Judged, command::Options, picture},
+    report::publish,
+    runs::{
+        Judged,
+        command::{Options, SoakOptions},
+        picture,
+    },
 };
 
 /// Runs a backend under faults, and judges histories.
@@ -24,6 +29,9 @@ enum What {
     /// Runs worker processes under faults, and stores and judges the histories. The exit code is 1 if one is not as it
     /// must be, and 2 if there is none.
     Run(Run),
+    /// Works for hours under mild faults, and measures what is in use after each round. The exit code is 1 if something
+    /// grew or a round is not as it must be, and 2 if nothing is known.
+    Soak(Soak),
     /// Judges stored histories anew. The exit code is 1 if one is not as it must be, and 2 if one cannot be read.
     Check {
         /// The files.
@@ -38,10 +46,37 @@ enum What {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Makes a page, drawings and figures of stored histories. The exit code is 1 if one is not as it must be, and 2 if one
+    /// cannot be read.
+    Report {
+        /// The files, or folders with files.
+        #[arg(required = true)]
+        from: Vec<PathBuf>,
+        /// The folder for the page.
+        #[arg(long, default_value = "docs/proof")]
+        out: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
 struct Run {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, Args)]
+struct Soak {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    options: SoakOptions,
+}
+
+/// The test target of a backend.
+#[derive(Debug, Args)]
+struct Target {
     /// The backend, as its test target calls it: sqlite, postgres, redis, etcd, zookeeper, or another one with its
     /// package.
     #[arg(long)]
@@ -55,34 +90,51 @@ struct Run {
     /// The test target.
     #[arg(long, default_value = "conformance")]
     test: String,
-    #[command(flatten)]
-    options: Options,
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        What::Run(run) => run.run().unwrap_or_else(|error| {
-            eprintln!("{error}");
-            ExitCode::from(2)
-        }),
+        What::Run(run) => run.target.call("run", run.options.line()),
+        What::Soak(soak) => soak.target.call("soak", soak.options.line()),
         What::Check { files } => check(&files),
         What::Picture { file, out } => draw(&file, out).unwrap_or_else(|error| {
             eprintln!("{}: {error}", file.display());
             ExitCode::from(2)
         }),
+        What::Report { from, out } => report(&from, &out),
     }
 }
 
-impl Run {
+fn report(from: &[PathBuf], out: &Path) -> ExitCode {
+    match publish(from, out) {
+        Ok(published) => {
+            println!("{}: {} histories, {} bad", out.display(), published.histories, published.bad);
+            if published.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+impl Target {
+    fn call(&self, what: &str, line: Vec<String>) -> ExitCode {
+        self.try_call(what, line).unwrap_or_else(|error| {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        })
+    }
+
     /// Builds the test target of the backend, which is the only one who knows the backend, and runs that.
-    fn run(&self) -> Result<ExitCode, String> {
+    fn try_call(&self, what: &str, line: Vec<String>) -> Result<ExitCode, String> {
         let name = if self.cluster { format!("{}-of-three", self.backend) } else { self.backend.clone() };
         let target = self.build()?;
         let mut command = Command::new(target);
         if self.cluster {
             command.env("COORD_TEST_CLUSTERS", "1");
         }
-        command.args(["run", "--backend", &name]).args(self.options.line());
+        command.args([what, "--backend", &name]).args(line);
         let status = command.status().map_err(|error| format!("the test target does not start: {error}"))?;
         // Ended by a signal it has no code.
         Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::from(2), ExitCode::from))

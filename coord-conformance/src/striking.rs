@@ -1,6 +1,18 @@
 //! What a run with faults does to servers.
 
-use std::{fmt, io};
+use std::{collections::BTreeMap, fmt, io};
+
+/// How a server is cut off from the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)]
+pub enum Apart {
+    /// Nothing passes.
+    Both,
+    /// The others do not hear it.
+    Mute,
+    /// It does not hear the others.
+    Deaf,
+}
 
 /// The servers behind a store, for a run with faults to strike. They are known by their places in [`Servers::names`].
 ///
@@ -39,6 +51,56 @@ pub trait Servers: fmt::Debug + Send + Sync {
     /// If none does for long.
     fn leader(&self) -> io::Result<usize> {
         Ok(0)
+    }
+
+    /// Whether [`Servers::part`] works.
+    fn can_be_apart(&self) -> bool {
+        false
+    }
+
+    /// Has nothing pass between one and the others any more. Clients still reach all of them.
+    ///
+    /// # Errors
+    /// What the system says; `Unsupported` by default.
+    fn part(&self, at: usize, apart: Apart) -> io::Result<()> {
+        let _ = (at, apart);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Has everything pass again.
+    ///
+    /// # Errors
+    /// As of [`Servers::part`].
+    fn rejoin(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Whether [`Servers::step_clock`] works.
+    fn have_clocks(&self) -> bool {
+        false
+    }
+
+    /// Steps the wall clock of one by so many milliseconds.
+    ///
+    /// # Errors
+    /// What the system says; `Unsupported` by default.
+    fn step_clock(&self, at: usize, milliseconds: i64) -> io::Result<()> {
+        let _ = (at, milliseconds);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Has the clock of one tell the true time again.
+    ///
+    /// # Errors
+    /// As of [`Servers::step_clock`].
+    fn heal_clock(&self, at: usize) -> io::Result<()> {
+        let _ = at;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// What they keep for their clients now, by names of their own: watches, connections. Only what goes when the clients go.
+    fn kept(&self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
     }
 
     /// Their version, if they tell.

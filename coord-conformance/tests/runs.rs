@@ -201,3 +201,29 @@ fn a_picture_shows_holders_tokens_faults_and_what_is_wrong() {
     assert_eq!(picture.matches("class=\"held shown\"").count(), 4);
     assert!(picture.contains("held at once: worker-2"));
 }
+
+/// What runs have found stays found: the histories of the first publication that were not as they must be.
+#[test]
+fn what_was_found_is_found_again() {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/proof/violations"));
+    let known = [
+        ("etcd-of-three-4006.jsonl", &["intervals", "membership"][..]),
+        ("etcd-of-three-5006.jsonl", &["membership"]),
+        ("postgres-4016.jsonl", &["progress"]),
+        ("zookeeper-of-three-5022.jsonl", &["membership"]),
+    ];
+    let mut kept: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".jsonl"))
+        .collect();
+    kept.sort();
+    assert_eq!(kept, known.map(|(name, _)| name));
+    for (name, checkers) in known {
+        let (code, said) = run("check", &folder.join(name));
+        assert_eq!(code, Some(1), "{said}");
+        let found: Vec<_> =
+            said.lines().filter_map(|line| line.strip_prefix('[')?.split(']').next()).collect();
+        assert_eq!(found, checkers, "{said}");
+    }
+}

@@ -1,18 +1,19 @@
 //! What operations cost, counted at the server.
 
-mod common;
-
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use common::{Counted, LONG, claim, coordinator, granted, line, name, open, server, until_waiting, waiting};
 use coord_core::{
     Inspect, Lock, LockOptions,
     clock::Clock,
     spi::{Claim, Claims, Kind, Renewal},
+};
+
+use crate::common::{
+    Counted, LONG, claim, coordinator, granted, line, name, open, server, until_waiting, waiting,
 };
 
 fn only(method: &str, count: u64) -> BTreeMap<String, u64> {
@@ -42,7 +43,7 @@ async fn a_look_a_refusal_and_a_change_are_one_transaction_each() {
     let Some(server) = server() else { return };
     let (store, line) = (open(&server).await, line("cost"));
     let (holder, waiter) = (claim(&line), claim(&line));
-    granted(store.claim(&claim(&common::line("other"))).await.unwrap());
+    granted(store.claim(&claim(&crate::common::line("other"))).await.unwrap());
 
     let counted = Counted::from_now(&server);
     let grant = granted(store.claim(&holder).await.unwrap());
@@ -168,7 +169,7 @@ async fn the_next_is_granted_when_the_lease_of_a_dead_holder_ends() {
         let (client, since) = (client.clone(), Clock::System.now());
         waits.push(tokio::spawn(async move {
             let options = LockOptions::default().with_ttl(LONG);
-            let _guard = client.acquire(&common::name(&name), &options).await.unwrap();
+            let _guard = client.acquire(&crate::common::name(&name), &options).await.unwrap();
             Clock::System.now().since(since)
         }));
     }

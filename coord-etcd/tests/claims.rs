@@ -1,12 +1,11 @@
 //! Lines in which a grant is handed over, and in which requests meet.
 
-mod common;
-
 use std::{sync::Arc, time::Duration};
 
-use common::{LONG, claim, granted, ids, keys, line, open, server, waiting};
 use coord_core::spi::{Claim, ClaimId, Claims, Grant, HandOver, Kind, LineId, Renewal, Standing};
 use coord_etcd::Store;
+
+use crate::common::{LONG, claim, granted, ids, keys, line, open, server, waiting};
 
 fn office() -> LineId {
     LineId { kind: Kind::Election, ..line("office") }

@@ -1,10 +1,7 @@
 //! Members of a cluster that are killed, stopped and cut off.
 
-mod common;
-
 use std::{sync::Arc, time::Duration};
 
-use common::{LONG, claim, granted, ids, line, name, until, until_waiting};
 use coord_conformance::servers::{EtcdCluster, EtcdOptions, found};
 use coord_core::{
     CampaignOptions, Coordinator, Durability, Election, ErrorKind, Lock, LockOptions, Scope,
@@ -13,6 +10,8 @@ use coord_core::{
 };
 use coord_etcd::{Config, Store};
 use tokio::task::JoinHandle;
+
+use crate::common::{LONG, claim, granted, ids, line, name, until, until_waiting};
 
 /// Long enough for a loaded machine to find a new leader within half of it.
 const TTL: Duration = Duration::from_secs(10);

@@ -1,13 +1,7 @@
 //! What goes wrong with servers and with users, and what is said about it.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{
-    LONG, claim, coordinator, granted, hint, ids, line, name, open, server_with, until, until_waiting,
-    waiting,
-};
 use coord_conformance::servers::{Etcd, EtcdOptions};
 use coord_core::{
     Effect, Error, ErrorKind, Lock, LockOptions,
@@ -16,6 +10,11 @@ use coord_core::{
 };
 use coord_etcd::{Config, Store};
 use etcd_client::{Client, ConnectOptions, GetOptions, Permission, PutOptions, RoleRevokePermissionOptions};
+
+use crate::common::{
+    LONG, claim, coordinator, granted, hint, ids, line, name, open, server_with, until, until_waiting,
+    waiting,
+};
 
 /// Long enough for a loaded machine, and far shorter than [`LONG`].
 const SOON: Duration = Duration::from_secs(10);
@@ -162,7 +161,7 @@ async fn who_is_renewed_for_longer_is_on_a_lease_that_is_as_long() {
     let Some(server) = server_with(&own()) else { return };
     let (store, line, mut raw) = (open(&server).await, line("short"), raw(&server).await);
     let grant = granted(store.claim(&Claim { ttl: LONG / 6, ..claim(&line) }).await.unwrap());
-    granted(store.claim(&claim(&common::line("long"))).await.unwrap());
+    granted(store.claim(&claim(&crate::common::line("long"))).await.unwrap());
     let ended = lease_of(&mut raw, "coord/c/default/lock/long/").await;
     raw.lease_client().revoke(ended).await.unwrap();
     let longer = Grant { ttl: LONG, ..grant };
@@ -202,7 +201,7 @@ async fn a_key_that_was_deleted_is_lost() {
     let Some(server) = server_with(&own()) else { return };
     let (store, line) = (open(&server).await, line("deleted"));
     let grant = granted(store.claim(&claim(&line)).await.unwrap());
-    let other = granted(store.claim(&claim(&common::line("other"))).await.unwrap());
+    let other = granted(store.claim(&claim(&crate::common::line("other"))).await.unwrap());
     let options = etcd_client::DeleteOptions::new().with_prefix();
     raw(&server).await.delete("coord/c/default/lock/deleted/", Some(options)).await.unwrap();
     let renewals = store.renew(&[grant.clone(), other]).await.unwrap();
@@ -219,7 +218,7 @@ async fn claims_that_nobody_knows_of_are_removed() {
     let config = Config::parse(&server.url()).unwrap().with_timeout(Duration::from_millis(300));
     let store = Store::open(&config).await.unwrap();
     let (ttl, line) = (Duration::from_secs(6), line("orphan"));
-    let kept = Claim { ttl, ..claim(&common::line("kept")) };
+    let kept = Claim { ttl, ..claim(&crate::common::line("kept")) };
     let grant = granted(store.claim(&kept).await.unwrap());
     let mut raw = raw(&server).await;
     let lease = raw.get("coord/c/default/lock/kept/", Some(etcd_client::GetOptions::new().with_prefix()));
@@ -380,7 +379,7 @@ async fn a_watch_that_was_refused_begins_when_the_rights_are_there() {
     let url = format!("{}?layout=interop", server.url_as("worker", "right"));
     let store = Store::open(url).await.unwrap();
     let mut changes = store.wakeups(&line("later"), None);
-    let mut others = store.wakeups(&common::line("later/too"), None);
+    let mut others = store.wakeups(&crate::common::line("later/too"), None);
     // Who waits learns of the refusal, and looks by itself.
     hint(&mut changes).await;
     hint(&mut others).await;

@@ -1,16 +1,14 @@
 //! Claims whose requests fail halfway.
 
-mod common;
-mod stores;
-
 use std::time::Duration;
 
-use common::{claim, granted, ids, line, open, server};
 use coord_core::{
     Effect, ErrorKind,
     spi::{Claim, Claims},
 };
-use stores::Cut;
+
+use crate::common::{claim, granted, ids, line, open, server};
+use crate::stores::Cut;
 
 /// A claim that shares, so that it joins first and is granted by a second request.
 fn reader(line: &coord_core::spi::LineId) -> Claim {

@@ -1,13 +1,10 @@
 //! Locks and elections that are shared with other clients of etcd: with `etcdctl`, which uses Go's package `concurrency`.
 
-mod common;
-
 use std::{
     process::{Output, Stdio},
     time::Duration,
 };
 
-use common::{LONG, claim, granted, hint, ids, line, name, server, until, waiting};
 use coord_conformance::servers::Etcd;
 use coord_core::{
     CampaignOptions, Coordinator, Election, ErrorKind, Inspect, Lock, LockOptions, RwLock,
@@ -19,6 +16,8 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
 };
+
+use crate::common::{LONG, claim, granted, hint, ids, line, name, server, until, waiting};
 
 /// What the tests need; `None`, with the reason told, without `etcdctl` where there need not be one.
 async fn found() -> Option<(Etcd, Coordinator)> {

@@ -1,10 +1,7 @@
 //! Members on hosts of their own, and a network between them that fails; and replies that are lost on the way.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{LONG, claim, granted, ids, line, name, server, until, until_waiting};
 use coord_conformance::{
     proxy::{Loss, Options, Proxy, framing},
     servers::{EtcdCluster, EtcdOptions, Network, found},
@@ -15,6 +12,8 @@ use coord_core::{
     spi::Claims,
 };
 use coord_etcd::Store;
+
+use crate::common::{LONG, claim, granted, ids, line, name, server, until, until_waiting};
 
 fn now() -> Moment {
     Clock::System.now()
@@ -123,7 +122,7 @@ async fn a_claim_whose_reply_is_lost_is_found_again() {
     let options = Options::default().with_protocol(framing::Grpc);
     let proxy = Proxy::start_with(server.url(), options).unwrap();
     let store = Store::open(proxy.url()).await.unwrap();
-    let sound = common::open(&server).await;
+    let sound = crate::common::open(&server).await;
     let warm = claim(&line("warm"));
     granted(store.claim(&warm).await.unwrap());
     for (round, lost) in [true, false].into_iter().enumerate() {

@@ -1,11 +1,10 @@
 //! What is told of a cluster.
 
-mod common;
-
-use common::{open, server, server_with};
 use coord_conformance::servers::{EtcdCluster, EtcdOptions, found};
 use coord_core::{ErrorKind, Report};
 use coord_etcd::Store;
+
+use crate::common::{open, server, server_with};
 
 /// The weaknesses but for a defect of the version at hand, which is not what these tests are about.
 fn weak(report: &Report) -> Vec<&'static str> {

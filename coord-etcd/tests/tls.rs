@@ -1,11 +1,10 @@
 //! TLS to the server.
 
-mod common;
-
-use common::{claim, granted, line, server_with};
 use coord_conformance::servers::EtcdOptions;
 use coord_core::{ErrorKind, spi::Claims};
 use coord_etcd::{Config, Store};
+
+use crate::common::{claim, granted, line, server_with};
 
 #[tokio::test]
 async fn a_server_is_reached_by_tls_and_known_by_its_authority() {

@@ -1,7 +1,5 @@
 //! What operations cost, counted at the server.
 
-mod common;
-
 use std::{
     sync::{
         Arc, Mutex,
@@ -10,10 +8,6 @@ use std::{
     time::Duration,
 };
 
-use common::{
-    LONG, calls, claim, coordinator, granted, key, line, name, number, open, reset, server, until_waiting,
-    waiting,
-};
 use coord_conformance::servers::Redis;
 use coord_core::{
     Inspect, Lock, LockOptions,
@@ -28,6 +22,11 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::watch,
+};
+
+use crate::common::{
+    LONG, calls, claim, coordinator, granted, key, line, name, number, open, reset, server, until_waiting,
+    waiting,
 };
 
 #[tokio::test]
@@ -294,7 +293,7 @@ async fn the_next_is_granted_when_the_lease_of_a_dead_holder_ends() {
         let (client, since) = (client.clone(), Clock::System.now());
         waits.push(tokio::spawn(async move {
             let options = LockOptions::default().with_ttl(LONG);
-            let _guard = client.acquire(&common::name(&name), &options).await.unwrap();
+            let _guard = client.acquire(&crate::common::name(&name), &options).await.unwrap();
             Clock::System.now().since(since)
         }));
     }

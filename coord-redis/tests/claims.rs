@@ -1,12 +1,11 @@
 //! Who is told what about a line.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{LONG, claim, granted, hint, line, open, server, waiting};
 use coord_core::spi::{Claim, Claims, Kind, LineId};
 use futures_util::FutureExt;
+
+use crate::common::{LONG, claim, granted, hint, line, open, server, waiting};
 
 const SHORT: Duration = Duration::from_millis(200);
 

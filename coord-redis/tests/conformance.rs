@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use coord_conformance::{
     Backend, Servers, Stores, TestStore,
-    servers::{Redis, RedisOptions, redis::Reply},
+    servers::{Redis, RedisOptions, ServerClock, redis::Reply},
 };
 use coord_core::{Error, ErrorKind, Result, spi::Claims};
 use coord_redis::Store;
@@ -39,7 +39,9 @@ impl Backend for OnRedis {
 
     /// A restart has to keep everything.
     async fn open_for_faults(&self) -> Result<Box<dyn TestStore>> {
-        self.start(&RedisOptions::default().with_own().with_append_only())
+        let options = RedisOptions::default().with_own().with_append_only();
+        // Where a clock cannot be made, none is stepped.
+        self.start(&if ServerClock::available().is_ok() { options.with_clock() } else { options })
     }
 
     async fn connect(&self, url: &str) -> Result<Arc<dyn Claims>> {

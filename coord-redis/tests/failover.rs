@@ -1,8 +1,5 @@
 //! What a failover to a replica loses that had not received everything, and what stays: the order of tokens and versions.
 
-mod common;
-
-use common::{claim, granted, line, name, number, open, server_with, until};
 use coord_conformance::servers::RedisOptions;
 use coord_core::{
     ConfigStore, Coordinator, ErrorKind, FencedStore, Namespace,
@@ -11,6 +8,8 @@ use coord_core::{
         values::{Changes, Prefix, Values},
     },
 };
+
+use crate::common::{claim, granted, line, name, number, open, server_with, until};
 
 #[tokio::test]
 async fn tokens_and_versions_grow_over_a_failover_that_lost_them() {

@@ -1,13 +1,7 @@
 //! What goes wrong with servers and with users, and what is said about it.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{
-    LONG, claim, coordinator, granted, hint, key, line, name, number, open, server, server_with, until,
-    until_waiting, waiting,
-};
 use coord_conformance::servers::RedisOptions;
 use coord_core::{
     Durability, Effect, Error, ErrorKind, Lock, LockOptions, Scope,
@@ -16,6 +10,11 @@ use coord_core::{
 };
 use coord_redis::{Config, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::common::{
+    LONG, claim, coordinator, granted, hint, key, line, name, number, open, server, server_with, until,
+    until_waiting, waiting,
+};
 
 /// Long enough for a loaded machine, and far shorter than [`LONG`].
 const SOON: Duration = Duration::from_secs(10);
@@ -329,7 +328,7 @@ async fn a_full_memory_takes_no_lock_away() {
     server.command(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
     let refusals = [
         store.claim(&claim(&line)).await.unwrap_err(),
-        store.claim(&claim(&common::line("another"))).await.unwrap_err(),
+        store.claim(&claim(&crate::common::line("another"))).await.unwrap_err(),
         store.set_value(&grant, &[7; 100]).await.unwrap_err(),
     ];
     for error in refusals {
@@ -376,7 +375,7 @@ async fn keys_of_somebody_else_are_left_alone() {
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Corrupt, Effect::None), "{error}");
     assert_eq!(server.command(&["GET", &key(&line, "claims")]).unwrap().text(), "mine");
     // One bad line does not end the leases of others.
-    let good = granted(store.claim(&claim(&common::line("good"))).await.unwrap());
+    let good = granted(store.claim(&claim(&crate::common::line("good"))).await.unwrap());
     let bad = coord_core::spi::Grant { line, ..good.clone() };
     let renewals = store.renew(&[bad, good]).await.unwrap();
     assert_eq!(renewals, [Renewal::StillHeld, Renewal::Renewed]);

@@ -1,14 +1,11 @@
 //! The layout for other clients of Redis, with two of them: redis-py, which a virtual environment gets from PyPI, and rslock.
 
-mod common;
-
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
-use common::{LONG, calls, claim, granted, line, name, number, reset, server, until, waiting};
 use coord_conformance::servers::Redis;
 use coord_core::{
     Coordinator, ErrorKind, Lock, LockOptions, RwLock,
@@ -17,6 +14,8 @@ use coord_core::{
 use coord_redis::Store;
 use rslock::LockManager;
 use tokio::{process::Command, sync::OnceCell};
+
+use crate::common::{LONG, calls, claim, granted, line, name, number, reset, server, until, waiting};
 
 fn url(server: &Redis) -> String {
     format!("{}?layout=interop", server.url())
@@ -208,7 +207,7 @@ async fn among_ourselves_nothing_changes() {
     for pair in claims.windows(2) {
         let mut hints = two.wakeups(&line, Some(pair[1].id));
         one.withdraw(&line, pair[0].id).await.unwrap();
-        common::hint(&mut hints).await;
+        crate::common::hint(&mut hints).await;
         let next = granted(two.claim(&pair[1]).await.unwrap()).token;
         assert!(next > last);
         last = next;

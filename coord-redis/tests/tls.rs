@@ -1,11 +1,10 @@
 //! TLS, and its absence on either side.
 
-mod common;
-
-use common::{claim, granted, line, server, server_with};
 use coord_conformance::servers::RedisOptions;
 use coord_core::{Effect, Error, ErrorKind, spi::Claims};
 use coord_redis::Store;
+
+use crate::common::{claim, granted, line, server, server_with};
 
 async fn refused(url: &str) -> Error {
     let error = Store::open(url).await.unwrap_err();
@@ -25,9 +24,9 @@ async fn the_authority_that_is_named_is_trusted_and_no_other() {
     let mut hints = two.wakeups(&line("secret"), Some(first.id));
     let second = claim(&line("secret"));
     let mut next = two.wakeups(&line("secret"), Some(second.id));
-    common::waiting(two.claim(&second).await.unwrap());
+    crate::common::waiting(two.claim(&second).await.unwrap());
     one.withdraw(&line("secret"), first.id).await.unwrap();
-    common::hint(&mut next).await;
+    crate::common::hint(&mut next).await;
     assert!(granted(two.claim(&second).await.unwrap()).token > token);
     assert!(futures_util::FutureExt::now_or_never(hints.next()).is_none());
 

@@ -1,10 +1,9 @@
 //! A server whose clock reads a date far in the future must not use up the numbers. The scripts are run as they are, on a real
 //! server, but for the call that asks for the time.
 
-mod common;
-
-use common::{number, server};
 use coord_conformance::servers::Redis;
+
+use crate::common::{number, server};
 
 const TIME: &str = "redis.call('TIME')";
 /// In the year 2120.

@@ -1,15 +1,7 @@
 //! What operations cost, and what is left of names that were used.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{
-    LONG, Place, claim, granted, line,
-    probe::{Probe, transactions},
-    waiting,
-    words::{item, key, push, put, queue, receive, say, transaction},
-};
 use coord_core::{
     FencingToken,
     spi::{
@@ -20,6 +12,13 @@ use coord_core::{
 };
 use coord_sql::fence;
 use sqlx::Connection;
+
+use crate::common::{
+    LONG, Place, claim, granted, line,
+    probe::{Probe, transactions},
+    waiting,
+    words::{item, key, push, put, queue, receive, say, transaction},
+};
 
 const SHORT: Duration = Duration::from_millis(150);
 

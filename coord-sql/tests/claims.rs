@@ -1,14 +1,13 @@
 //! The line of claims, as `coord_core::spi` describes it, on an SQLite file.
 
-mod common;
-
 use std::{collections::HashSet, time::Duration};
 
-use common::{LONG, Place, claim, granted, ids, line, waiting};
 use coord_core::{
     FencingToken,
     spi::{ALL, Claim, ClaimId, Claims, Grant, HandOver, Renewal, Standing},
 };
+
+use crate::common::{LONG, Place, claim, granted, ids, line, waiting};
 
 const SHORT: Duration = Duration::from_millis(150);
 
@@ -106,7 +105,7 @@ async fn weights_and_limits() {
     waiting(store.claim(&late).await.unwrap());
 
     // Readers and a writer: sums beyond 32 bits.
-    let line = common::line("readers");
+    let line = crate::common::line("readers");
     let reader = || Claim { weight: 1, limit: ALL, ..claim(&line) };
     let (r1, r2, writer, r3) = (reader(), reader(), claim(&line), reader());
     granted(store.claim(&r1).await.unwrap());
@@ -122,7 +121,7 @@ async fn weights_and_limits() {
     granted(store.claim(&r3).await.unwrap());
 
     // Members do not stand in each other's way.
-    let line = common::line("members");
+    let line = crate::common::line("members");
     for _ in 0..5 {
         granted(store.claim(&Claim { weight: 0, limit: 0, ..claim(&line) }).await.unwrap());
     }

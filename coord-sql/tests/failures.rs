@@ -1,8 +1,6 @@
 //! Files that cannot be used, disks that are full, other processes that are in the way: each ends in a clear error, at
 //! once or within the busy timeout, and nothing is lost.
 
-mod common;
-
 use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
@@ -10,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use common::{LONG, Place, claim, granted, ids, line, waiting};
 use coord_core::{
     Effect, Error, ErrorKind, FencingToken,
     clock::{self, Clock},
@@ -18,6 +15,8 @@ use coord_core::{
 };
 use coord_sql::{Config, Sqlite, connect, prelude::*};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use crate::common::{LONG, Place, claim, granted, helper::test_in, ids, line, waiting};
 
 async fn raw(path: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
@@ -133,7 +132,7 @@ fn helper(name: &str, place: &Place, program: &[&str]) -> String {
     words.push(copy.display().to_string());
     let output = Command::new(&words[0])
         .args(&words[1..])
-        .args([name, "--exact", "--ignored", "--nocapture"])
+        .args([&test_in(module_path!(), name), "--exact", "--ignored", "--nocapture"])
         .env("COORD_TEST_FOLDER", place.0.path())
         .stdin(Stdio::null())
         .output()

@@ -1,19 +1,18 @@
 //! The fence in the user's own transaction: two writers, one of them stale. The writers of other processes are this test
 //! program, run again as a helper.
 
-mod common;
-
 use std::{path::Path, time::Duration};
 
-use common::{
-    Place, claim, granted,
-    helper::{Helper, listen, say},
-    line,
-};
 use coord_core::{ErrorKind, FencingToken, Lock, LockOptions, Name, Result, spi::Claims};
 use coord_sql::fence;
 use rustix::process::Signal;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use crate::common::{
+    Place, claim, granted,
+    helper::{Helper, listen, say},
+    line,
+};
 
 async fn open(path: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
@@ -123,11 +122,11 @@ async fn paused(role: &str) -> (String, [String; 2], i64) {
         assert_eq!(balance, "100");
         token.to_owned()
     };
-    let mut stale = Helper::start(role, &place.file());
+    let mut stale = Helper::start(module_path!(), role, &place.file());
     let first = read(&mut stale);
     stale.signal(Signal::STOP);
     // It is granted only when the lease of the first one has ended.
-    let mut live = Helper::start(role, &place.file());
+    let mut live = Helper::start(module_path!(), role, &place.file());
     let second = read(&mut live);
     live.tell("1");
     assert_eq!(live.hear(), "written");

@@ -1,18 +1,17 @@
 //! What is done is forgotten, so that the file does not grow without end.
 
-mod common;
-
-use common::{
-    Place,
-    probe::Probe,
-    words::{item, key, push, put, queue, receive, say, transaction},
-};
 use coord_core::{
     ConfigEvent, ConfigStore, Coordinator,
     spi::{
         jobs::{Jobs, Settled, Word},
         values::{Change, Changes, Condition, Prefix, Values},
     },
+};
+
+use crate::common::{
+    Place,
+    probe::Probe,
+    words::{item, key, push, put, queue, receive, say, transaction},
 };
 
 #[tokio::test]

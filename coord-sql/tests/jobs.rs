@@ -1,148 +1,15 @@
-//! The queues: random operations side by side with the memory backend, hints, leases, and what a receive costs.
+//! The queues: hints, leases, and what a receive costs.
 
-mod common;
+use std::time::Duration;
 
-use std::{collections::HashMap, time::Duration};
-
-use common::{
-    LONG, Place, hint, quiet,
-    words::{item, push, queue, receive, say},
-};
-use coord_core::{
-    FencingToken,
-    memory::Store as Memory,
-    spi::jobs::{DeadItem, Delivered, ItemId, Jobs, NewItem, Push, Pushed, Receive, Received, Settled, Word},
-};
-use fastrand::Rng;
+use coord_core::spi::jobs::{Jobs, NewItem, Push, Pushed, Receive, Received, Settled, Word};
 use futures_util::FutureExt;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
-type Shape = (ItemId, u32, Vec<u8>, i32, Option<String>);
-
-fn shape(item: &Delivered) -> Shape {
-    (item.id, item.attempt, item.payload.clone(), item.priority, item.group.clone())
-}
-
-fn buried(item: &DeadItem) -> Shape {
-    (item.id, item.attempts, item.payload.clone(), item.priority, item.group.clone())
-}
-
-async fn run(seed: u64) {
-    let place = Place::new();
-    let store = place.open().await;
-    let model = Memory::new().connect();
-    let queue = queue("model");
-    let mut random = Rng::with_seed(seed);
-    let mut known: Vec<ItemId> = Vec::new();
-    // By item, the deliveries that either store made; and the receives.
-    let mut deliveries: Vec<(Delivered, Delivered)> = Vec::new();
-    let mut receives: Vec<Receive> = Vec::new();
-    let mut last: Option<FencingToken> = None;
-    for step in 0..160u32 {
-        let here = format!("seed {seed} step {step}");
-        let some = |random: &mut Rng, known: &[ItemId]| -> Vec<ItemId> {
-            (0..random.usize(1..4)).filter_map(|_| random.choice(known).copied()).collect()
-        };
-        match random.u8(0..12) {
-            0..=3 => {
-                let items = (0..random.usize(1..5)).map(|_| {
-                    let old = random.u8(0..6) == 0;
-                    let id = random.choice(&known).copied().filter(|_| old);
-                    let group = *random.choice(&[None, None, Some("g"), Some("h\"")]).unwrap();
-                    let delay = if random.u8(0..6) == 0 { LONG } else { Duration::ZERO };
-                    NewItem {
-                        id: id.unwrap_or_else(ItemId::random),
-                        priority: random.i32(-1..2),
-                        delay,
-                        group: group.map(Into::into),
-                        ..item(&step.to_be_bytes())
-                    }
-                });
-                let items: Vec<_> = items.collect();
-                known.extend(items.iter().map(|item| item.id));
-                let capacity = random.bool().then(|| random.u64(0..14));
-                let push = Push { capacity, ..push(&queue, items) };
-                assert_eq!(store.push(&push).await.unwrap(), model.push(&push).await.unwrap(), "{here}");
-            }
-            4..=6 => {
-                let again = random.choice(&receives).cloned().filter(|_| random.u8(0..4) == 0);
-                let repeated = again.is_some();
-                let receive = again.unwrap_or_else(|| Receive {
-                    max_attempts: random.bool().then(|| random.u32(1..4)),
-                    ..receive(&queue, random.u32(1..4))
-                });
-                let one = store.receive(&receive).await.unwrap();
-                let other = model.receive(&receive).await.unwrap();
-                assert_eq!(one.look_again_in.is_some(), other.look_again_in.is_some(), "{here}");
-                let mut shapes = [&one, &other]
-                    .map(|received: &Received| received.deliveries.iter().map(shape).collect::<Vec<_>>());
-                if repeated {
-                    shapes.iter_mut().for_each(|shapes| shapes.sort());
-                }
-                assert_eq!(shapes[0], shapes[1], "{here}");
-                assert!(one.deliveries.is_sorted_by(|one, next| one.token < next.token), "{here}");
-                if !repeated && let Some(first) = one.deliveries.first() {
-                    assert!(last < Some(first.token), "{here}");
-                    last = one.deliveries.last().map(|last| last.token);
-                }
-                let mut theirs: HashMap<_, _> =
-                    other.deliveries.into_iter().map(|item| (item.id, item)).collect();
-                deliveries.extend(
-                    one.deliveries.into_iter().map(|item| (item.clone(), theirs.remove(&item.id).unwrap())),
-                );
-                receives.push(receive);
-            }
-            7..=9 => {
-                let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-                for _ in 0..random.usize(1..4) {
-                    // Mostly a late one.
-                    let late = deliveries.len().saturating_sub(5);
-                    let from = if random.u8(0..4) == 0 { 0 } else { late };
-                    let Some((one, other)) = random.choice(&deliveries[from..]) else { continue };
-                    let delay = if random.bool() { LONG } else { Duration::ZERO };
-                    let word = match random.u8(0..6) {
-                        0 | 1 => Word::Ack,
-                        2 | 3 => Word::Nack { delay, max_attempts: random.bool().then(|| random.u32(1..4)) },
-                        4 => Word::Return,
-                        _ => Word::Extend(LONG),
-                    };
-                    ours.push(say(one, word.clone()));
-                    theirs.push(say(other, word));
-                }
-                let one = store.settle(&queue, &ours).await.unwrap();
-                let other = model.settle(&queue, &theirs).await.unwrap();
-                assert_eq!(one, other, "{here}: {ours:?}");
-            }
-            10 => {
-                let ids = some(&mut random, &known);
-                let (one, other) = match random.bool() {
-                    true => (store.requeue(&queue, &ids).await, model.requeue(&queue, &ids).await),
-                    false => (store.drop_dead(&queue, &ids).await, model.drop_dead(&queue, &ids).await),
-                };
-                assert_eq!(one.unwrap(), other.unwrap(), "{here}");
-            }
-            _ if random.u8(0..5) == 0 => {
-                let (one, other) = (store.purge(&queue).await, model.purge(&queue).await);
-                assert_eq!(one.unwrap(), other.unwrap(), "{here}");
-            }
-            _ => {}
-        }
-        assert_eq!(store.stats(&queue).await.unwrap(), model.stats(&queue).await.unwrap(), "{here}");
-        let after = random.choice(&known).copied().filter(|_| random.bool());
-        let one = store.dead(&queue, after, 3).await.unwrap();
-        let other = model.dead(&queue, after, 3).await.unwrap();
-        let (one, other) = (one.iter().map(buried), other.iter().map(buried));
-        assert!(one.eq(other), "{here}");
-    }
-}
-
-#[tokio::test]
-async fn the_store_does_what_the_specification_does() {
-    let seeds = std::env::var("COORD_TEST_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(10);
-    for seed in 0..seeds {
-        run(seed).await;
-    }
-}
+use crate::common::{
+    LONG, Place, hint, quiet,
+    words::{item, push, queue, receive, say},
+};
 
 #[tokio::test]
 async fn a_lease_that_ended_makes_its_words_stale() {

@@ -89,7 +89,7 @@ async fn a_hand_over_between_processes_takes_at_most_5_ms() {
     let _alone = ALONE.lock().await;
     let place = Place::in_memory();
     let store = place.open().await;
-    let mut helper = Helper::start("wait", &place.file());
+    let mut helper = Helper::start(module_path!(), "wait", &place.file());
     assert_eq!(helper.hear(), "ready");
     let mut changes = store.wakeups(&line("lock"), None);
     let mut laps = Vec::new();
@@ -128,7 +128,7 @@ async fn an_item_reaches_a_consumer_of_another_process_in_at_most_5_ms() {
     let place = Place::in_memory();
     let store = place.open().await;
     let coordinator = Coordinator::builder(store.clone()).jobs(store).build().unwrap();
-    let mut helper = Helper::start("consume", &place.file());
+    let mut helper = Helper::start(module_path!(), "consume", &place.file());
     let options = PushOptions::default();
     until_heard("an item", &mut helper, async |text| {
         coordinator.push(&name(), vec![Item::new(text)], &options).await.unwrap();
@@ -142,7 +142,7 @@ async fn a_change_reaches_a_watcher_of_another_process_in_at_most_5_ms() {
     let place = Place::in_memory();
     let store = place.open().await;
     let coordinator = Coordinator::builder(store.clone()).values(store).build().unwrap();
-    let mut helper = Helper::start("follow", &place.file());
+    let mut helper = Helper::start(module_path!(), "follow", &place.file());
     until_heard("a change", &mut helper, async |text| {
         coordinator.put(&name(), text.into_bytes(), Condition::Any).await.unwrap();
     })

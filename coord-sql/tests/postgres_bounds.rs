@@ -1,11 +1,8 @@
 //! What operations cost on Postgres, counted at the server: in its log of statements, by the transaction ids that it gave
 //! out, and, on the way to it, by how often the client waits for an answer.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{claim, granted, line, server::server, waiting};
 use coord_conformance::{
     proxy::{Options, Proxy, framing},
     servers::{self, PostgresOptions},
@@ -16,6 +13,8 @@ use coord_core::{
 };
 use coord_sql::{Database, Postgres, PostgresConfig};
 use sqlx::{Connection, PgConnection};
+
+use crate::common::{claim, granted, line, server::server, waiting};
 
 /// A server that logs the statements of each client, and has no transactions of its own.
 fn logging() -> Option<servers::Postgres> {

@@ -1,16 +1,11 @@
 //! A Postgres server that is killed, that stops to answer, and that loses what it had counted.
 
-mod common;
-
 use std::{sync::Arc, time::Duration};
 
-use common::{
-    claim, granted, hint, line,
-    server::{open, server},
-    waiting,
-    words::{item, key, push, put, queue, receive},
+use coord_conformance::{
+    proxy::Proxy,
+    servers::{self, PostgresOptions},
 };
-use coord_conformance::servers::{self, PostgresOptions};
 use coord_core::{
     ErrorKind, Lock, LockOptions, Name, Result,
     clock::Clock,
@@ -21,6 +16,13 @@ use coord_core::{
     },
 };
 use coord_sql::PostgresStore;
+
+use crate::common::{
+    claim, granted, hint, line,
+    server::{open, server},
+    waiting,
+    words::{item, key, push, put, queue, receive},
+};
 
 /// Longer than a restart takes on a loaded machine, many times.
 const TTL: Duration = Duration::from_secs(120);
@@ -67,7 +69,7 @@ async fn a_killed_server_loses_nothing_and_waits_go_on() {
 
     // The listener announces its return by a hint to all; what comes after that one came as a notification.
     hint(&mut wakeups).await;
-    common::quiet(&mut wakeups).await;
+    crate::common::quiet(&mut wakeups).await;
     a.withdraw(&line, held.id).await.unwrap();
     hint(&mut wakeups).await;
     let next = granted(b.claim(&waits).await.unwrap());
@@ -164,7 +166,7 @@ async fn a_server_that_stops_answering_makes_every_call_fail_in_time() {
     server.resume().unwrap();
     let line = patiently(async || store.line(&held.line).await).await;
     assert!(line.entries.len() <= 2, "{line:?}");
-    granted(patiently(async || store.claim(&claim(&common::line("after"))).await).await);
+    granted(patiently(async || store.claim(&claim(&crate::common::line("after"))).await).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,4 +214,31 @@ async fn without_the_mark_of_its_life_a_lost_count_would_repeat_tokens() {
     server.query("ALTER SEQUENCE coord.tokens RESTART 1").unwrap();
     let after = granted(store.claim(&claim(&line("after"))).await.unwrap()).token;
     assert!(after < before, "the control shows that the test above can fail: {after} came after {before}");
+}
+
+/// A connection for notifications that ends before it has heard one looks like a pooler's doing. That is said of poolers alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_lost_is_not_taken_for_a_poolers() {
+    let Some(server) = server(PostgresOptions::default()) else { return };
+    let proxy = Proxy::start(server.url()).unwrap();
+    let url = format!("{}?sslmode=disable", proxy.url());
+    // The first one makes the schema.
+    coord_sql::Postgres::open(&url).await.unwrap();
+    let begun = Clock::System.now();
+    coord_sql::Postgres::open(&url).await.unwrap();
+    let length = Clock::System.now().since(begun);
+    let mut troubled = 0;
+    for cut in 0..50u32 {
+        let opening = tokio::spawn({
+            let url = url.clone();
+            async move { coord_sql::Postgres::open(&url).await.map(drop) }
+        });
+        tokio::time::sleep(length * cut / 40).await;
+        proxy.cut();
+        if let Err(error) = opening.await.unwrap() {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            troubled += 1;
+        }
+    }
+    assert!(troubled > 0, "no connection was lost while it was needed");
 }

@@ -1,15 +1,14 @@
 //! The fence in the user's own Postgres transaction: two writers, one of them stale.
 
-mod common;
-
-use common::{
-    claim, granted, line,
-    server::{open, server, shown},
-};
 use coord_conformance::servers::{self, PostgresOptions};
 use coord_core::{ErrorKind, FencingToken, Result, spi::Claims};
 use coord_sql::fence;
 use sqlx::{Connection, PgConnection};
+
+use crate::common::{
+    claim, granted, line,
+    server::{open, server, shown},
+};
 
 const RESOURCE: &str = "account 7";
 

@@ -1,15 +1,14 @@
 //! Behind PgBouncer: a pool of sessions serves, a pool of transactions is refused with a word on what to do.
 
-mod common;
+use coord_conformance::servers::PostgresOptions;
+use coord_core::{ErrorKind, spi::Claims};
+use coord_sql::Postgres;
 
-use common::{
+use crate::common::{
     claim, granted, hint, line,
     server::{open, pooler, server},
     waiting,
 };
-use coord_conformance::servers::PostgresOptions;
-use coord_core::{ErrorKind, spi::Claims};
-use coord_sql::Postgres;
 
 /// What the driver and this crate say in the first message, which PgBouncer would refuse.
 const IGNORED: (&str, &str) = ("ignore_startup_parameters", "options, extra_float_digits");

@@ -1,17 +1,16 @@
 //! Who may connect to a Postgres server, to what, and what is said to those who may not.
 
-mod common;
-
-use common::{
-    claim, granted, line,
-    server::{open, server, shown},
-};
 use coord_conformance::servers::{self, PostgresOptions};
 use coord_core::{
     Error, ErrorKind, Lock, LockOptions, Name,
     spi::{Claims, jobs::Jobs, values::Values},
 };
 use coord_sql::Postgres;
+
+use crate::common::{
+    claim, granted, line,
+    server::{open, server, shown},
+};
 
 const PASSWORD: &str = "hunter2-of-the-role";
 
@@ -75,11 +74,11 @@ async fn a_role_that_uses_the_schema_needs_no_right_to_make_it() {
     let client = coord_sql::connect(&url).await.unwrap();
     let guard = client.acquire(&Name::new("shared").unwrap(), &LockOptions::default()).await.unwrap();
     let store = Postgres::open(&url).await.unwrap();
-    store.commit(&common::words::put("key", b"value")).await.unwrap();
-    assert!(Values::get(&*store, &common::words::key("key")).await.unwrap().0.is_some());
-    let queue = common::words::queue("work");
-    store.push(&common::words::push(&queue, vec![common::words::item(b"x")])).await.unwrap();
-    let received = store.receive(&common::words::receive(&queue, 1)).await.unwrap();
+    store.commit(&crate::common::words::put("key", b"value")).await.unwrap();
+    assert!(Values::get(&*store, &crate::common::words::key("key")).await.unwrap().0.is_some());
+    let queue = crate::common::words::queue("work");
+    store.push(&crate::common::words::push(&queue, vec![crate::common::words::item(b"x")])).await.unwrap();
+    let received = store.receive(&crate::common::words::receive(&queue, 1)).await.unwrap();
     assert_eq!(received.deliveries.len(), 1);
     guard.release().await.unwrap();
     client.shutdown().await.unwrap();

@@ -1,14 +1,13 @@
 //! A standby, which can grant nothing.
 
-mod common;
-
-use common::{
-    claim, granted, line,
-    server::{open, server},
-};
 use coord_conformance::servers::PostgresOptions;
 use coord_core::{Effect, ErrorKind, spi::Claims};
 use coord_sql::Postgres;
+
+use crate::common::{
+    claim, granted, line,
+    server::{open, server},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_is_refused_and_grants_nothing() {

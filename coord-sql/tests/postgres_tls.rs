@@ -1,15 +1,14 @@
 //! TLS to a Postgres server, and its absence on either side.
 
-mod common;
+use coord_conformance::servers::PostgresOptions;
+use coord_core::{Effect, Error, ErrorKind, spi::Claims};
+use coord_sql::Postgres;
 
-use common::{
+use crate::common::{
     claim, granted, hint, line,
     server::{server, shown},
     waiting,
 };
-use coord_conformance::servers::PostgresOptions;
-use coord_core::{Effect, Error, ErrorKind, spi::Claims};
-use coord_sql::Postgres;
 
 async fn refused(url: &str) -> Error {
     let error = Postgres::open(url).await.expect_err(url);

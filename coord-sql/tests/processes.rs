@@ -1,19 +1,18 @@
 //! Several processes on one file. The other processes are this test program, run again as a helper.
 
-mod common;
-
 use std::{collections::BTreeSet, time::Duration};
 
-use common::{
-    LONG, Place, claim, granted,
-    helper::{Helper, acquire, listen, say, until_in_line},
-    hint, line,
-};
 use coord_core::{
     clock::Clock,
     spi::{Claim, Claims},
 };
 use coord_sql::Sqlite;
+
+use crate::common::{
+    LONG, Place, claim, granted,
+    helper::{Helper, acquire, listen, say, until_in_line},
+    hint, line,
+};
 
 #[tokio::test]
 #[ignore = "the helper process of the other tests"]
@@ -63,7 +62,8 @@ async fn helper_process() {
 #[tokio::test]
 async fn tokens_grow_across_processes() {
     let place = Place::new();
-    let mut helpers: Vec<_> = (0..3).map(|_| Helper::start("contend", &place.file())).collect();
+    let mut helpers: Vec<_> =
+        (0..3).map(|_| Helper::start(module_path!(), "contend", &place.file())).collect();
     for helper in &mut helpers {
         assert_eq!(helper.hear(), "ready");
     }
@@ -83,7 +83,8 @@ async fn tokens_grow_across_processes() {
 async fn a_new_file_may_be_opened_by_many_at_once() {
     for _ in 0..3 {
         let place = Place::new();
-        let mut helpers: Vec<_> = (0..4).map(|_| Helper::start("open", &place.file())).collect();
+        let mut helpers: Vec<_> =
+            (0..4).map(|_| Helper::start(module_path!(), "open", &place.file())).collect();
         for helper in &mut helpers {
             assert_eq!(helper.hear(), "open");
         }
@@ -94,10 +95,10 @@ async fn a_new_file_may_be_opened_by_many_at_once() {
 async fn a_killed_holder_is_followed_when_its_lease_ends() {
     let place = Place::new();
     let store = place.open().await;
-    let mut helper = Helper::start("hold", &place.file());
+    let mut helper = Helper::start(module_path!(), "hold", &place.file());
     let token: u64 = helper.hear().parse().unwrap();
     let waiter = claim(&line("lock"));
-    common::waiting(store.claim(&waiter).await.unwrap());
+    crate::common::waiting(store.claim(&waiter).await.unwrap());
     let pipes = || std::fs::read_dir(place.0.path().join("coord.db.wake")).unwrap().count();
     assert_eq!(pipes(), 2);
     helper.child.kill().unwrap();
@@ -127,7 +128,7 @@ async fn an_idle_waiter_uses_no_processor_time() {
     let store = place.open().await;
     let holder = Claim { ttl: LONG * 10, ..claim(&line("lock")) };
     granted(store.claim(&holder).await.unwrap());
-    let mut helper = Helper::start("wait", &place.file());
+    let mut helper = Helper::start(module_path!(), "wait", &place.file());
     assert_eq!(helper.hear(), "ready");
     helper.tell("join");
     let mut changes = store.wakeups(&holder.line, None);

@@ -1,13 +1,12 @@
 //! Hints: who wakes, who does not, and what becomes of clients that are gone.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Place, claim, granted, hint, ids, line, quiet, waiting};
 use coord_core::spi::{Claim, ClaimId, Claims, Renewal, Wakeups};
 use coord_sql::Store;
 use futures_util::FutureExt;
+
+use crate::common::{Place, claim, granted, hint, ids, line, quiet, waiting};
 
 const SHORT: Duration = Duration::from_millis(150);
 
@@ -88,7 +87,7 @@ async fn watchers_hear_of_every_change() {
     let place = Place::new();
     let (actor, watcher) = (place.open().await, place.open().await);
     let line = line("watched");
-    let mut elsewhere = watch(&watcher, &common::line("elsewhere")).await;
+    let mut elsewhere = watch(&watcher, &crate::common::line("elsewhere")).await;
     let mut wakeups = watch(&watcher, &line).await;
     let (a, b) = (Claim { ttl: SHORT * 4, ..claim(&line) }, claim(&line));
 
@@ -128,7 +127,7 @@ async fn expired_claims_of_other_lines_are_purged_on_the_way() {
     waiting(watcher.claim(&b).await.unwrap());
     let mut wakeups = watch(&watcher, &line).await;
     tokio::time::sleep(SHORT * 2).await;
-    actor.claim(&claim(&common::line("any other"))).await.unwrap();
+    actor.claim(&claim(&crate::common::line("any other"))).await.unwrap();
     hint(&mut of_b).await;
     hint(&mut wakeups).await;
 }
@@ -201,7 +200,7 @@ async fn more_hints_than_a_pipe_holds() {
     let (actor, sleeper) = (place.open().await, place.open().await);
     let line = line("flood");
     let mut wakeups = watch(&sleeper, &line).await;
-    let mine = claim(&common::line("mine"));
+    let mine = claim(&crate::common::line("mine"));
     let mut of_mine = sleeper.wakeups(&mine.line, Some(mine.id));
     // Written as other processes would, while the sleeper does not read.
     let pipe = std::fs::read_dir(place.0.path().join("coord.db.wake"))

@@ -1,20 +1,16 @@
 //! What claims cost, counted on the way to the server.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{claim, granted, ids, line, open, place, proxy, server_with, settled, until};
-use coord_conformance::{
-    proxy::{Loss, Way},
-    servers::ZooKeeperOptions,
-};
+use coord_conformance::{proxy::Way, servers::ZooKeeperOptions};
 use coord_core::{
     Inspect, Lock, LockOptions, Semaphore,
     spi::{Claim, Claims, Kind, Renewal},
 };
 
-/// Two requests that are sent together, one to leave; one more round trip for a name that was never used.
+use crate::common::{claim, granted, ids, line, open, place, proxy, server_with, settled, until};
+
+/// Two requests that are sent together, and one to leave, on every name that somebody used.
 #[tokio::test]
 async fn a_lock_is_two_requests_and_a_release_one() {
     // Other servers remove a folder that is empty after a minute, not at once.
@@ -36,11 +32,13 @@ async fn a_lock_is_two_requests_and_a_release_one() {
         let counts = settled(&proxy).await;
         assert_eq!((counts.requests["delete"], counts.total()), (1, 1));
     }
-    // Beside a folder that is there already: the pair finds no folder, it is made together with the pair.
-    let grant = granted(store.claim(&claim(&common::line("b"))).await.unwrap());
+    // A name that only others used costs no more.
+    let (other, line) = (open(&url).await, crate::common::line("b"));
+    granted(other.claim(&claim(&line)).await.unwrap());
+    settled(&proxy).await;
+    crate::common::waiting(store.claim(&claim(&line)).await.unwrap());
     let counts = settled(&proxy).await;
-    assert_eq!((counts.requests["create"], counts.requests["getChildren"], counts.total()), (3, 2, 5));
-    assert_eq!(ids(&store, &grant.line).await, [grant.id]);
+    assert_eq!((counts.requests["create"], counts.requests["getChildren"]), (1, 1), "{counts:?}");
 }
 
 /// The requests of an acquire are sent together: it takes one round trip.
@@ -63,25 +61,47 @@ async fn the_requests_of_a_lock_are_pipelined() {
     let counts = settled(&proxy).await;
     assert_eq!((counts.requests["create"], counts.requests["getChildren"]), (1, 1), "{counts:?}");
     proxy.heal();
-    common::waiting(claiming.await.unwrap().unwrap());
+    crate::common::waiting(claiming.await.unwrap().unwrap());
     assert_eq!(ids(&store, &line).await, [first.id, next.id]);
 }
 
-/// A name that was never used takes one more round trip: its folder is made together with the claim.
+/// The first name that nobody used takes one round trip more. After that a client sends the making of the folder together with
+/// the claim, until it meets a name that was used.
 #[tokio::test]
-async fn a_new_name_takes_two_round_trips() {
+async fn a_name_that_nobody_used_takes_one_round_trip_more_at_most() {
     let Some(url) = place() else { return };
     let proxy = proxy(&url);
-    let store = open(&proxy.url()).await;
-    granted(store.claim(&claim(&line("neighbour"))).await.unwrap());
+    let (store, other) = (open(&proxy.url()).await, open(&url).await);
+    // What lies above all names of this namespace, and the negotiated session.
+    granted(other.claim(&claim(&line("neighbour"))).await.unwrap());
+    crate::common::waiting(store.claim(&claim(&line("neighbour"))).await.unwrap());
     settled(&proxy).await;
-    // Nobody hears that the folder was made, and what is sent behind that was sent all the same.
-    proxy.lose(Loss::reply(1).of("createContainer"));
-    let new = claim(&line("new"));
-    store.claim(&new).await.unwrap_err();
+    granted(store.claim(&claim(&line("new"))).await.unwrap());
     let counts = settled(&proxy).await;
     assert_eq!((counts.requests["create"], counts.requests["getChildren"]), (3, 2), "{counts:?}");
-    granted(store.claim(&new).await.unwrap());
+
+    // No answer comes, and all were sent all the same.
+    proxy.freeze(Way::ToClient);
+    let claiming = tokio::spawn({
+        let store = store.clone();
+        async move { store.claim(&claim(&line("newer"))).await }
+    });
+    let counts = settled(&proxy).await;
+    assert_eq!((counts.requests["create"], counts.requests["getChildren"]), (2, 1), "{counts:?}");
+    proxy.heal();
+    granted(claiming.await.unwrap().unwrap());
+
+    for (name, creates) in [("used", 2), ("used-too", 1)] {
+        granted(other.claim(&claim(&line(name))).await.unwrap());
+        settled(&proxy).await;
+        crate::common::waiting(store.claim(&claim(&line(name))).await.unwrap());
+        let counts = settled(&proxy).await;
+        assert_eq!(
+            (counts.requests["create"], counts.requests["getChildren"]),
+            (creates, 1),
+            "{name}: {counts:?}"
+        );
+    }
 }
 
 /// A refused try is the pair, its removal, and a look at who holds.
@@ -110,7 +130,7 @@ async fn a_hand_over_costs_the_same_among_five_hundred() {
     // Their leases are long, so that nobody looks by itself meanwhile.
     let options = LockOptions::default().with_ttl(Duration::from_secs(600));
     let coordinator = coord_zk::connect(proxy.url()).await.unwrap();
-    let name = common::name("a");
+    let name = crate::common::name("a");
     let mut guard = coordinator.acquire(&name, &options).await.unwrap();
     let (granted, mut grants) = tokio::sync::mpsc::unbounded_channel();
     for _ in 0..WAITERS {
@@ -203,7 +223,8 @@ async fn a_permit_that_is_free_wakes_who_can_use_it() {
     let Some(url) = place() else { return };
     let proxy = proxy(&url);
     let coordinator = coord_zk::connect(proxy.url()).await.unwrap();
-    let (name, options) = (common::name("a"), LockOptions::default().with_ttl(Duration::from_secs(600)));
+    let (name, options) =
+        (crate::common::name("a"), LockOptions::default().with_ttl(Duration::from_secs(600)));
     let mut held = Vec::new();
     for _ in 0..2 {
         held.push(coordinator.acquire_permits(&name, 1, 2, &options).await.unwrap());
@@ -216,8 +237,9 @@ async fn a_permit_that_is_free_wakes_who_can_use_it() {
             let _ = granted.send(client.acquire_permits(&name, 1, 2, &options).await);
         });
         let observer = &coordinator;
-        let waiting =
-            async || observer.inspect(Kind::Semaphore, &common::name("a")).await.unwrap().waiters.len();
+        let waiting = async || {
+            observer.inspect(Kind::Semaphore, &crate::common::name("a")).await.unwrap().waiters.len()
+        };
         until("the waiter", async || waiting().await == number + 1).await;
     }
     settled(&proxy).await;

@@ -1,16 +1,24 @@
 //! An ensemble of three that loses its leader, or its majority.
 
-mod common;
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
-use std::time::Duration;
-
-use common::{LONG, name, proxy, until};
-use coord_conformance::servers::{ZooKeeperEnsemble, ZooKeeperOptions, found};
+use coord_conformance::{
+    proxy::Way,
+    servers::{ZooKeeperEnsemble, ZooKeeperOptions, found},
+};
 use coord_core::{
     CampaignOptions, Coordinator, Election, Lock, LockOptions, Namespace,
     clock::{Clock, Moment},
     spi::jobs::{ItemId, Jobs, NewItem, Push, QueueId, Receive, Settled, Settlement, Word},
 };
+
+use crate::common::{LONG, name, proxy, until};
+
+/// How late this machine is, in milliseconds.
+static LATENESS: AtomicU64 = AtomicU64::new(0);
 
 fn now() -> Moment {
     Clock::System.now()
@@ -232,7 +240,8 @@ async fn a_follower_without_its_leader_prolongs_no_delivery() {
     let leader = ensemble.until_led(&[0, 1, 2]).unwrap();
     let follower = others(leader)[0];
     let url = at(&ensemble, follower, "/deliveries");
-    let (store, reader) = (common::open(&format!("{url}?timeout=1")).await, common::raw(&url).await);
+    let (store, reader) =
+        (crate::common::open(&format!("{url}?timeout=1")).await, crate::common::raw(&url).await);
     let queue = QueueId { namespace: Namespace::default(), name: name("a") };
     let item = NewItem {
         id: ItemId::random(),
@@ -287,4 +296,48 @@ async fn tokens_grow_over_leaders_and_restarts() {
         guard = client.acquire(&name("a"), &options).await;
     }
     assert!(Some(guard.unwrap().token()) > last);
+}
+
+/// A holder that is cut off is followed within the TTL that was asked for, a tick and half a second, also by servers with the tick
+/// that they have where nobody set one. What this machine is late by comes on top of that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_holder_is_followed_within_the_ttl_a_tick_and_half_a_second() {
+    let tick = Duration::from_secs(2);
+    let options = ZooKeeperOptions::default().with_own().with_setting("tickTime", "2000");
+    let Some(ensemble) = found(ZooKeeperEnsemble::start(&options)) else { return };
+    // A follower tells the leader of its clients.
+    let leader = ensemble.until_led(&[0, 1, 2]).unwrap();
+    let (place, follower) = ("/takeover", others(leader)[0]);
+    let way = proxy(&at(&ensemble, follower, place));
+    let holder = connect(&way.url()).await;
+    let options = LockOptions::default().with_ttl(Duration::from_secs(6));
+    let held = holder.acquire(&name("lock"), &options).await.unwrap();
+    let candidate = connect(&at(&ensemble, leader, place)).await;
+    let late = tokio::spawn(async {
+        let (nap, mut worst) = (Duration::from_millis(5), Duration::ZERO);
+        let end = now().after(Duration::from_secs(60));
+        while now() < end {
+            let before = now();
+            tokio::time::sleep(nap).await;
+            worst = worst.max(now().since(before).saturating_sub(nap));
+            LATENESS.fetch_max(u64::try_from(worst.as_millis()).unwrap_or(u64::MAX), Relaxed);
+        }
+    });
+    let lost = {
+        tokio::spawn(async move {
+            held.lost().await;
+            now()
+        })
+    };
+    way.blackhole(Way::Both);
+    let dead = now();
+    let next = candidate.acquire(&name("lock"), &options.clone().with_wait(LONG)).await.unwrap();
+    let (took, lost) = (now().since(dead), lost.await.unwrap());
+    late.abort();
+    let bound = options.ttl + tick + Duration::from_millis(500);
+    let allowance = Duration::from_millis(LATENESS.load(Relaxed)) * 4;
+    eprintln!("followed after {took:?}, lost after {:?}", lost.since(dead));
+    assert!(took <= bound + allowance, "{took:?}, not within {bound:?} and {allowance:?}");
+    assert!(lost < now() && lost.since(dead) < took, "it was lost before the next held");
+    next.release().await.unwrap();
 }

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use coord_conformance::{
     Backend, Servers, Stores, TestStore,
-    servers::{Unavailable, ZooKeeper, ZooKeeperEnsemble, ZooKeeperOptions},
+    servers::{Network, OnNetwork, ServerClock, Unavailable, ZooKeeper, ZooKeeperEnsemble, ZooKeeperOptions},
 };
 use coord_core::{Error, ErrorKind, Result, spi::Claims};
 use coord_zk::Store;
@@ -34,7 +34,9 @@ impl On {
 
     /// Servers that nobody else uses.
     fn own(self) -> Result<(Arc<dyn Servers>, String)> {
+        // Where a clock or a network cannot be made, none is struck.
         let options = ZooKeeperOptions::default().with_own();
+        let options = if ServerClock::available().is_ok() { options.with_clock() } else { options };
         match self {
             Self::One => {
                 let server = ZooKeeper::start(&options).map_err(no_server)?;
@@ -42,6 +44,11 @@ impl On {
                 Ok((Arc::new(Mutex::new(server)), url))
             }
             Self::Three => {
+                if let Ok(network) = Network::start(3) {
+                    let ensemble = ZooKeeperEnsemble::start_in(&network, &options).map_err(no_server)?;
+                    let url = packets(ensemble.fresh());
+                    return Ok((Arc::new(OnNetwork::new(Mutex::new(ensemble), network)), url));
+                }
                 let ensemble = ZooKeeperEnsemble::start(&options).map_err(no_server)?;
                 let url = packets(ensemble.fresh());
                 Ok((Arc::new(Mutex::new(ensemble)), url))
@@ -68,12 +75,22 @@ impl Backend for On {
     }
 
     async fn open(&self) -> Result<Box<dyn TestStore>> {
-        Ok(Box::new(Fresh { url: self.fresh()?, servers: None, counter: OnceCell::new() }))
+        Ok(Box::new(Fresh {
+            url: self.fresh()?,
+            three: matches!(self, Self::Three),
+            servers: None,
+            counter: OnceCell::new(),
+        }))
     }
 
     async fn open_for_faults(&self) -> Result<Box<dyn TestStore>> {
         let (servers, url) = self.own()?;
-        Ok(Box::new(Fresh { url, servers: Some(servers), counter: OnceCell::new() }))
+        Ok(Box::new(Fresh {
+            url,
+            three: matches!(self, Self::Three),
+            servers: Some(servers),
+            counter: OnceCell::new(),
+        }))
     }
 
     async fn connect(&self, url: &str) -> Result<Arc<dyn Claims>> {
@@ -93,6 +110,7 @@ fn stores(store: Arc<Store>) -> Stores {
 #[derive(Debug)]
 struct Fresh {
     url: String,
+    three: bool,
     /// Those that nobody else uses, if it is on such.
     servers: Option<Arc<dyn Servers>>,
     counter: OnceCell<zookeeper_client::Client>,
@@ -110,6 +128,11 @@ impl TestStore for Fresh {
 
     fn remembered_changes(&self) -> Option<u64> {
         Some(1000)
+    }
+
+    /// A server that leads answers a `sync` of its own clients at once, also while it has yet to apply what another server has answered.
+    fn lag(&self) -> Duration {
+        if self.three { Duration::from_secs(1) } else { Duration::ZERO }
     }
 
     /// A tick of the servers, and half a second.

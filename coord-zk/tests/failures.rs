@@ -1,8 +1,5 @@
 //! What happens when the way to the server fails, the server does, or somebody else removes what is ours.
 
-mod common;
-mod stores;
-
 use std::{
     sync::{
         Arc,
@@ -11,9 +8,6 @@ use std::{
     time::Duration,
 };
 
-use common::{
-    LONG, claim, granted, ids, line, name, open, place, proxy, raw, root, server, settled, until, waiting,
-};
 use coord_conformance::proxy::{Loss, Proxy, Way};
 use coord_core::{
     Effect, ErrorKind, Lock, LockOptions,
@@ -21,6 +15,10 @@ use coord_core::{
     spi::{Claim, Claims, Line, Renewal},
 };
 use coord_zk::Store;
+
+use crate::common::{
+    LONG, claim, granted, ids, line, name, open, place, proxy, raw, root, server, settled, until, waiting,
+};
 
 fn now() -> coord_core::clock::Moment {
     Clock::System.now()
@@ -85,7 +83,7 @@ async fn one_server_that_is_silent_delays_nobody() {
         }
     });
     // The sound one is named twice: the driver asks them in an order of its own.
-    let sound = common::hosts(&url).to_owned();
+    let sound = crate::common::hosts(&url).to_owned();
     let url = url.replace(&sound, &format!("127.0.0.1:{port},{sound},{sound}"));
     let store = open(&url).await;
     granted(store.claim(&claim(&line("a"))).await.unwrap());
@@ -164,6 +162,34 @@ async fn who_is_cut_off_is_lost_before_the_next_one_holds() {
     }
 }
 
+/// Whose session ended by its own word is not in its own lists any more, though the server, which was started again meanwhile,
+/// keeps that session for another while, and shows it to others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_over_does_not_come_back_in_its_own_list() {
+    let Some(mut server) = server() else { return };
+    let url = server.fresh();
+    let (store, line, ttl) = (open(&url).await, line("a"), Duration::from_secs(10));
+    let member = granted(store.claim(&Claim { ttl, ..claim(&line) }).await.unwrap());
+    assert_eq!(ids(&store, &line).await, [member.id]);
+    server.kill().unwrap();
+    // Long enough for the driver to give the session up.
+    tokio::time::sleep(ttl + Duration::from_secs(4)).await;
+    server.restart().unwrap();
+    let other = open(&url).await;
+    let (mut shown, mut gone) = (0, false);
+    while !gone {
+        // The own list first: what the other one shows after it was there in that moment.
+        let own = store.line(&line).await.map(|line| line.entries);
+        let others = ids(&other, &line).await;
+        gone = others.is_empty();
+        if let (Ok(own), false) = (own, gone) {
+            shown += 1;
+            assert!(own.is_empty(), "it is over, and is in its own list the {shown}. time: {own:?}");
+        }
+    }
+    assert!(shown > 0, "the server did not keep the session");
+}
+
 /// A claim whose answer was lost is found again, and not made twice.
 #[tokio::test]
 async fn a_claim_whose_answer_was_lost_is_found_again() {
@@ -174,7 +200,7 @@ async fn a_claim_whose_answer_was_lost_is_found_again() {
     // So that the folder is there.
     let first = granted(other.claim(&claim(&line)).await.unwrap());
     let lost = claim(&line);
-    granted(store.claim(&claim(&common::line("b"))).await.unwrap());
+    granted(store.claim(&claim(&crate::common::line("b"))).await.unwrap());
     proxy.freeze(Way::ToClient);
     let error = store.claim(&lost).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error}");
@@ -211,12 +237,12 @@ async fn who_is_not_polled_is_in_nobodys_way() {
 /// A look that fails behind the creation of a claim leaves it in the line, and is said to.
 #[tokio::test]
 async fn a_claim_that_was_made_and_not_looked_at_may_be_there() {
-    let Some(server) = stores::shared() else { return };
-    let (place, proxy) = (server.fresh(), stores::proxy(server));
+    let Some(server) = crate::stores::shared() else { return };
+    let (place, proxy) = (server.fresh(), crate::stores::proxy(server));
     let (store, other) = (open(&proxy.url_of(&place)).await, open(&place).await);
     let line = line("a");
     let first = granted(other.claim(&claim(&line)).await.unwrap());
-    granted(store.claim(&claim(&common::line("b"))).await.unwrap());
+    granted(store.claim(&claim(&crate::common::line("b"))).await.unwrap());
     // The listing, or the watch on who stands ahead.
     for kind in ["getChildren2", "exists"] {
         let lost = claim(&line);
@@ -251,7 +277,7 @@ async fn a_withdrawal_finds_a_claim_that_was_still_under_way() {
     let store = open(&format!("{}?timeout=1", proxy.url())).await;
     let (line, other) = (line("a"), open(&url).await);
     let first = granted(other.claim(&claim(&line)).await.unwrap());
-    granted(store.claim(&claim(&common::line("b"))).await.unwrap());
+    granted(store.claim(&claim(&crate::common::line("b"))).await.unwrap());
     // Neither the claim nor its withdrawal arrives now.
     proxy.freeze(Way::Both);
     let late = claim(&line);
@@ -275,7 +301,7 @@ async fn what_is_not_renewed_ends_although_the_session_lives() {
     let start = now();
     let grant = granted(store.claim(&short).await.unwrap());
     // It keeps the session.
-    let kept = Claim { ttl: Duration::from_secs(1), ..claim(&common::line("b")) };
+    let kept = Claim { ttl: Duration::from_secs(1), ..claim(&crate::common::line("b")) };
     granted(store.claim(&kept).await.unwrap());
     until("the end of the lease", async || nodes(&url, "a").await.is_empty()).await;
     assert!(now().since(start) >= short.ttl, "it ended after {:?}", now().since(start));
@@ -345,7 +371,7 @@ async fn a_request_that_is_too_large_is_not_sent() {
     assert_eq!((error.kind(), error.effect()), (ErrorKind::TooLarge, Effect::None), "{error}");
     assert_eq!(ids(&store, &line).await, [held.id]);
     // Smaller ones arrive in parts where that is possible.
-    let lines: Vec<_> = (0..60).map(|number| common::line(&format!("lock {number}"))).collect();
+    let lines: Vec<_> = (0..60).map(|number| crate::common::line(&format!("lock {number}"))).collect();
     let mut grants = Vec::new();
     for line in &lines {
         grants.push(granted(store.claim(&claim(line)).await.unwrap()));
@@ -368,7 +394,7 @@ async fn a_server_that_is_away_costs_little() {
     let store = open(&format!("{}?timeout=1", proxy.url())).await;
     let held = granted(store.claim(&claim(&line("a"))).await.unwrap());
     let mut news = store.wakeups(&line("a"), None);
-    common::hint(&mut news).await;
+    crate::common::hint(&mut news).await;
     let tried = proxy.counts().connections;
     // Each connection is taken, so that it is counted, and ends at once.
     proxy.shorten(Duration::ZERO);
@@ -382,7 +408,7 @@ async fn a_server_that_is_away_costs_little() {
     until("an answer", async || store.line(&line("a")).await.is_ok()).await;
     assert_eq!(store.renew(std::slice::from_ref(&held)).await.unwrap(), [Renewal::Renewed]);
     store.set_value(&held, b"news").await.unwrap();
-    common::hint(&mut news).await;
+    crate::common::hint(&mut news).await;
 }
 
 /// Counts what a log shows where nobody asked for more: information, warnings and errors.

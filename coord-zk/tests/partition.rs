@@ -1,16 +1,15 @@
 //! Servers on hosts of their own, and a network between them that fails.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{LONG, name, until};
 use coord_conformance::servers::{Network, ZooKeeperEnsemble, ZooKeeperOptions, found};
 use coord_core::{
     CampaignOptions, Coordinator, Election, ErrorKind, Inspect, Lock, LockOptions,
     clock::{Clock, Moment},
     spi::Kind,
 };
+
+use crate::common::{LONG, name, until};
 
 fn now() -> Moment {
     Clock::System.now()

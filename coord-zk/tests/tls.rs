@@ -1,11 +1,10 @@
 //! TLS with a ZooKeeper server, and its absence on either side.
 
-mod common;
-
-use common::{claim, granted, line, server_with};
 use coord_conformance::servers::ZooKeeperOptions;
 use coord_core::{ErrorKind, spi::Claims};
 use coord_zk::Store;
+
+use crate::common::{claim, granted, line, server_with};
 
 #[tokio::test]
 async fn the_authority_that_is_named_is_trusted_and_no_other() {
@@ -19,9 +18,9 @@ async fn the_authority_that_is_named_is_trusted_and_no_other() {
     let (held, waits) = (claim(&line("secret")), claim(&line("secret")));
     let token = granted(one.claim(&held).await.unwrap()).token;
     let mut wakeups = two.wakeups(&line("secret"), Some(waits.id));
-    common::waiting(two.claim(&waits).await.unwrap());
+    crate::common::waiting(two.claim(&waits).await.unwrap());
     one.withdraw(&line("secret"), held.id).await.unwrap();
-    common::hint(&mut wakeups).await;
+    crate::common::hint(&mut wakeups).await;
     assert!(granted(two.claim(&waits).await.unwrap()).token > token);
 
     let error = Store::open(&url(&stranger)).await.unwrap_err();

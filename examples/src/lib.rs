@@ -3,18 +3,25 @@
 //! The programs are in `src/bin`. Each runs without set-up on an SQLite file of its own, and on the store whose URL, such as
 //! `redis://127.0.0.1`, is its first argument or in `COORD_STORE`. Each checks what it claims and fails if that is not so.
 
+mod cut;
+mod guide;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
-use coord_core::{Coordinator, Namespace};
+use coord_core::{Coordinator, Namespace, spi::Claims};
+use coord_sql::{Database, IntoDatabase};
 use sqlx::{
     SqlitePool,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
 use tempfile::TempDir;
+
+pub use self::cut::Link;
 
 /// What the examples return.
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
@@ -35,6 +42,43 @@ pub async fn connect(url: &str) -> Result<Coordinator> {
         Some(("etcd" | "etcds", _)) => Ok(coord_etcd::connect(url).await?),
         _ => Ok(coord_sql::connect(url).await?),
     }
+}
+
+/// As [`connect`], with the store of claims decorated: wrapped into another one that does something on the way.
+///
+/// # Errors
+/// As of [`connect`].
+pub async fn connect_around<S: Claims>(
+    url: &str,
+    decorate: impl FnOnce(Arc<dyn Claims>) -> Arc<S>,
+) -> Result<Coordinator> {
+    let builder = match url.split_once(':') {
+        Some(("redis" | "rediss" | "unix", _)) => {
+            let store = coord_redis::Store::open(url).await?;
+            Coordinator::builder(decorate(store.clone())).values(store.clone()).jobs(store)
+        }
+        Some(("zk", _)) => {
+            let store = coord_zk::Store::open(url).await?;
+            Coordinator::builder(decorate(store.clone())).values(store.clone()).jobs(store)
+        }
+        #[cfg(feature = "etcd")]
+        Some(("etcd" | "etcds", _)) => {
+            let store = coord_etcd::Store::open(url).await?;
+            Coordinator::builder(decorate(store.clone())).values(store.clone()).jobs(store)
+        }
+        _ => match url.into_database()? {
+            Database::Sqlite(config) => {
+                let store = coord_sql::Sqlite::open(config).await?;
+                Coordinator::builder(decorate(store.clone())).values(store.clone()).jobs(store)
+            }
+            Database::Postgres(config) => {
+                let store = coord_sql::Postgres::open(&config).await?;
+                Coordinator::builder(decorate(store.clone())).values(store.clone()).jobs(store)
+            }
+            other => return Err(format!("no example knows {other:?}").into()),
+        },
+    };
+    Ok(builder.build()?)
 }
 
 /// One run of an example, in one process or several.
@@ -80,9 +124,23 @@ impl Stage {
     /// # Errors
     /// A store that cannot be reached.
     pub async fn client(&self) -> Result<Coordinator> {
+        Ok(connect(&self.url).await?.with_namespace(self.namespace()?))
+    }
+
+    /// As [`Stage::client`], with its store of claims decorated.
+    ///
+    /// # Errors
+    /// A store that cannot be reached.
+    pub async fn client_around<S: Claims>(
+        &self,
+        decorate: impl FnOnce(Arc<dyn Claims>) -> Arc<S>,
+    ) -> Result<Coordinator> {
+        Ok(connect_around(&self.url, decorate).await?.with_namespace(self.namespace()?))
+    }
+
+    fn namespace(&self) -> Result<Namespace> {
         let run = self.folder.file_name().map(|name| name.to_string_lossy().into_owned());
-        let namespace = Namespace::new(run.unwrap_or_default())?;
-        Ok(connect(&self.url).await?.with_namespace(namespace))
+        Ok(Namespace::new(run.unwrap_or_default())?)
     }
 
     /// The example's own database: the resource that it protects. It has nothing to do with the store.

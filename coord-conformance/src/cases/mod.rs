@@ -21,6 +21,7 @@ mod lease;
 mod lock;
 mod lock_all;
 mod losses;
+mod model;
 mod names;
 mod observe;
 mod processes;
@@ -30,6 +31,7 @@ mod queue_leases;
 mod queue_processes;
 mod queue_troubles;
 mod registry;
+mod runs;
 mod rwlock;
 mod semaphore;
 mod shutdown;
@@ -62,6 +64,8 @@ pub enum Need {
     VirtualTime,
     /// The test's store can tell its size.
     Size,
+    /// It takes its turn: two such cases at a time would have too little of a machine. Every backend can do that.
+    Turn,
 }
 
 /// The work of a case.
@@ -130,6 +134,7 @@ fn refusal<T>(name: &'static str, result: Result<T>, kind: ErrorKind) -> Verdict
 pub fn all() -> Vec<Case> {
     [
         store::cases(),
+        model::cases(),
         lock::cases(),
         lease::cases(),
         lock_all::cases(),
@@ -160,6 +165,7 @@ pub fn all() -> Vec<Case> {
         queue_troubles::cases(),
         queue_processes::cases(),
         consumer::cases(),
+        runs::cases(),
     ]
     .concat()
 }

@@ -123,7 +123,8 @@ impl State {
     fn holds(self, given: Given) -> bool {
         match (given, self.present) {
             (Given::Anything, _) | (Given::Absent, None) => true,
-            (Given::Version(version), Some((_, present))) => version == present,
+            // Nobody has version zero, in which a write that nobody ever saw is kept here.
+            (Given::Version(version), Some((_, present))) => version == present && version > 0,
             _ => false,
         }
     }
@@ -285,6 +286,16 @@ mod tests {
     #[test]
     fn a_refusal_without_reason() {
         assert!(check(&[put(0, 10, Given::Absent, "a", 1), refused(20, 30, Given::Version(1))]).is_err());
+    }
+
+    #[test]
+    fn a_write_that_nobody_saw_has_no_version_to_be_met() {
+        check(&[
+            unknown(0, 1, Given::Anything, Some("never seen")),
+            refused(10, 11, Given::Absent),
+            refused(20, 21, Given::Version(0)),
+        ])
+        .unwrap();
     }
 
     #[test]

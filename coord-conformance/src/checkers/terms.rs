@@ -96,6 +96,15 @@ impl<'a> Candidates<'a> {
         self.campaigns.iter().copied().filter(move |event| campaigned(event, id, term))
     }
 
+    /// Whether the campaign by which it led later may have led to this term too: who is stopped or cut off may lead by the
+    /// store's word and lose that, before it hears of it; then its campaign goes on with a greater token.
+    fn may_have_led_before(&self, id: &str, term: u64, seen: Stamp) -> bool {
+        self.campaigns.iter().any(|event| {
+            let Op::Acquire { ask, token: Some(token), .. } = &event.op else { return false };
+            ask.owner == id && event.from < seen && term < *token
+        })
+    }
+
     /// What is wrong with this leader of this term, seen at this moment.
     fn invented(&self, id: &str, term: u64, seen: Stamp) -> Option<String> {
         if self.since.get(id).is_none_or(|since| *since > seen) {
@@ -105,6 +114,7 @@ impl<'a> Candidates<'a> {
             Some(leader) if *leader == id => None,
             Some(leader) => Some(format!("{id:?} was seen in term {term}, which is that of {leader:?}")),
             None if self.uncertain.contains(id) => None,
+            None if self.may_have_led_before(id, term, seen) => None,
             None => Some(format!("{id:?} was seen in term {term}, in which it never led")),
         }
     }
@@ -299,6 +309,10 @@ mod tests {
         assert!(after(elected(30, "b", 9)).contains("never led"));
         assert!(after(elected(1, "b", 5)).contains("did not campaign"));
         assert!(after(read(30, 31, Some(("a", 5)), false)).contains("which is that of"));
+        // One that led by the store's word and never heard of it.
+        let mut events = story();
+        events.insert(6, elected(21, "b", 4));
+        check(&events).unwrap();
         // One that gave up may have been elected for a moment.
         let mut gave_up = campaign("c", 3, 23, 40, 0);
         gave_up.op = Op::Acquire { attempt: 3, ask: Ask::candidate("c", 0), token: None };

@@ -265,7 +265,7 @@ impl Drop for Proxy {
 }
 
 /// The hosts of a URL, or the text itself if it is none.
-fn authority(url: &str) -> &str {
+pub(crate) fn authority(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split(['/', '?', '#']).next().unwrap_or_default();
     rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts)

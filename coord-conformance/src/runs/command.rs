@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, ValueEnum};
 
-use super::{Judged, RunError, Settings, Wanted, history, picture};
+use super::{Judged, Settings, Wanted, history, picture, soak::Sample, within_runtime};
 use crate::Backend;
 
 /// The options of a run.
@@ -12,8 +12,10 @@ use crate::Backend;
 #[non_exhaustive]
 pub struct Options {
     /// Which faults strike: kill, stop (processes of workers); lose-replies, lose-requests, cut, delay, deaf (between
-    /// workers and the store); server-kill, server-stop; leader-kill, leader-stop (of a cluster); workers, links,
-    /// servers, all (that the backend can have); none.
+    /// workers and the store, made in the worker); wire-reset, wire-refuse, wire-freeze, wire-blackhole, wire-mute,
+    /// wire-deaf, wire-slow, wire-lose (connections, by a proxy), wire-apart (of all workers with one server of a cluster);
+    /// server-kill, server-stop; leader-kill, leader-stop, partition (of a cluster); clock-forward, clock-back, clock-strobe (of servers); workers, links, wires, servers, clocks,
+    /// all (that the backend can have and does not say to break it); none.
     #[arg(long, value_name = "LIST", value_delimiter = ',', required = true)]
     pub faults: Vec<Wanted>,
     /// For how long faults strike. A few seconds come to that, in which everything has to come to rest.
@@ -39,6 +41,63 @@ pub struct Options {
     pub ttl: Option<Duration>,
 }
 
+/// The options of a soak.
+#[derive(Debug, Clone, Args)]
+#[non_exhaustive]
+pub struct SoakOptions {
+    /// Which faults strike, as those of a run.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', required = true)]
+    pub faults: Vec<Wanted>,
+    /// How long in all.
+    #[arg(long = "for", value_name = "DURATION", default_value = "2h", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// How long a round is. Faults strike in the first third of it.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub round: Duration,
+    /// Decides which fault strikes when, and what workers choose.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// The folder for the samples, `BACKEND-soak.jsonl`. Without it, where temporary files are.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// How many worker processes. One of them is killed now and then; the others stay, and are measured.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub workers: u8,
+}
+
+impl SoakOptions {
+    /// The command line that gives these options.
+    #[must_use]
+    pub fn line(&self) -> Vec<String> {
+        let faults: Vec<_> = self.faults.iter().map(Wanted::to_string).collect();
+        let mut line = vec![
+            format!("--faults={}", faults.join(",")),
+            format!("--for={}", compact(self.duration)),
+            format!("--round={}", compact(self.round)),
+            format!("--workers={}", self.workers),
+        ];
+        line.extend(self.seed.map(|seed| format!("--seed={seed}")));
+        line.extend(self.out.as_ref().map(|out| format!("--out={}", out.display())));
+        line
+    }
+}
+
+/// As an argument: without spaces.
+fn compact(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string().replace(' ', "")
+}
+
+/// The command line of a test target with several backends.
+#[derive(Debug, Parser)]
+#[command(name = "soak", about = "Hours of work under mild faults, in which nothing may grow")]
+struct SoakLine {
+    /// Which backend of this target; the first one if none is named.
+    #[arg(long)]
+    backend: Option<String>,
+    #[command(flatten)]
+    options: SoakOptions,
+}
+
 /// Which control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[non_exhaustive]
@@ -58,32 +117,44 @@ struct Line {
     options: Options,
 }
 
+/// What a test target was called for.
+enum Called {
+    Run(Options),
+    Soak(SoakOptions),
+}
+
 /// What separates a run from a filter of cases that is called so.
 const SIGN: &str = "--faults";
 
-/// The arguments of a run, if these are: `run`, with `--faults` or `--help` behind it.
+/// The arguments of a run or a soak, if these are: `run` or `soak`, with `--faults` or `--help` behind it.
 pub(crate) fn arguments(given: impl IntoIterator<Item = String>) -> Option<Vec<String>> {
     let mut given = given.into_iter().skip(1);
-    given.next().filter(|first| first == "run")?;
+    let first = given.next().filter(|first| first == "run" || first == "soak")?;
     let rest: Vec<_> = given.collect();
     let is_run = rest.iter().any(|argument| argument.starts_with(SIGN) || argument == "--help");
-    is_run.then(|| ["run".to_owned()].into_iter().chain(rest).collect())
+    is_run.then(|| [first].into_iter().chain(rest).collect())
 }
 
-/// Runs on one of these backends. The exit code is 1 if a history is not as it must be, and 2 if there is none.
+/// Runs or soaks one of these backends. The exit code is 1 if something is not as it must be, and 2 if nothing is known.
 pub(crate) fn main(backends: &[Arc<dyn Backend>], arguments: &[String]) -> ExitCode {
-    let line = match Line::try_parse_from(arguments) {
-        Ok(line) => line,
-        Err(error) => error.exit(),
+    let (name, line) = if arguments[0] == "soak" {
+        let line = SoakLine::parse_from(arguments);
+        (line.backend, Called::Soak(line.options))
+    } else {
+        let line = Line::parse_from(arguments);
+        (line.backend, Called::Run(line.options))
     };
-    let named =
-        |backend: &&Arc<dyn Backend>| line.backend.as_deref().is_none_or(|name| name == backend.name());
+    let named = |backend: &&Arc<dyn Backend>| name.as_deref().is_none_or(|name| name == backend.name());
     let Some(backend) = backends.iter().find(named) else {
         let names: Vec<_> = backends.iter().map(|backend| backend.name()).collect();
         eprintln!("there is no such backend here, but {}", names.join(", "));
         return ExitCode::from(2);
     };
-    match repeat(backend, &line.options) {
+    let done = match line {
+        Called::Run(options) => repeat(backend, &options),
+        Called::Soak(options) => soak(backend, &options),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -93,15 +164,17 @@ pub(crate) fn main(backends: &[Arc<dyn Backend>], arguments: &[String]) -> ExitC
     }
 }
 
-/// Whether all histories are as they must be.
-fn repeat(backend: &Arc<dyn Backend>, options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
+/// Whether everything is as it must be.
+type Done = Result<bool, Box<dyn std::error::Error>>;
+
+fn repeat(backend: &Arc<dyn Backend>, options: &Options) -> Done {
     let out = options.out.clone().unwrap_or_else(|| std::env::temp_dir().join("coord-runs"));
     std::fs::create_dir_all(&out).map_err(|error| format!("{}: {error}", out.display()))?;
     let first = options.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let mut passed = true;
     for seed in first..first.saturating_add(options.repeat) {
         let file = out.join(format!("{}-{seed}.jsonl", backend.name()));
-        let judged = Judged::new(one(backend, &options.settings(seed))?);
+        let judged = Judged::new(within_runtime(history(backend, &options.settings(seed)))?);
         judged.recording.write(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         println!("{}: {judged}", file.display());
         if !judged.passes() {
@@ -115,16 +188,26 @@ fn repeat(backend: &Arc<dyn Backend>, options: &Options) -> Result<bool, Box<dyn
     Ok(passed)
 }
 
-/// One history, in a runtime of its own: nothing of it is left for the next.
-fn one(backend: &Arc<dyn Backend>, settings: &Settings) -> Result<crate::history::Recording, RunError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| RunError::Failed(crate::Failure::new(error.to_string())))?;
-    let recorded = runtime.block_on(history(backend, settings));
-    runtime.shutdown_timeout(Duration::from_secs(5));
-    recorded
+fn soak(backend: &Arc<dyn Backend>, options: &SoakOptions) -> Done {
+    let mut settings = Settings::new(options.faults.clone(), options.seed.unwrap_or(1));
+    (settings.duration, settings.workers) = (options.duration, usize::from(options.workers.max(2)));
+    let name = format!("{}-soak.jsonl", backend.name());
+    let file = options.out.clone().unwrap_or_else(std::env::temp_dir).join(name);
+    let tell = |sample: &Sample, judged: &Judged| {
+        println!("{}", serde_json::to_string(sample).unwrap_or_default());
+        if !judged.passes() {
+            let history = file.with_extension(format!("{}.jsonl", sample.round));
+            match judged.recording.write(&history) {
+                Ok(()) => println!("{}: {judged}", history.display()),
+                Err(error) => println!("{}: {error}; {judged}", history.display()),
+            }
+        }
+    };
+    let course = within_runtime(super::soak::soak(backend, &settings, options.round, tell))?;
+    course.write(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    println!("{}\n{course}", file.display());
+    course.growth().iter().for_each(|grown| println!("GREW: {grown}"));
+    Ok(course.passes())
 }
 
 impl Options {
@@ -142,17 +225,16 @@ impl Options {
     #[must_use]
     pub fn line(&self) -> Vec<String> {
         let faults: Vec<_> = self.faults.iter().map(Wanted::to_string).collect();
-        let duration = |duration| humantime::format_duration(duration).to_string().replace(' ', "");
         let mut line = vec![
             format!("--faults={}", faults.join(",")),
-            format!("--for={}", duration(self.duration)),
+            format!("--for={}", compact(self.duration)),
             format!("--repeat={}", self.repeat),
             format!("--workers={}", self.workers),
         ];
         line.extend(self.seed.map(|seed| format!("--seed={seed}")));
         line.extend(self.out.as_ref().map(|out| format!("--out={}", out.display())));
         line.extend(self.control.map(|_| "--control=unfenced".to_owned()));
-        line.extend(self.ttl.map(|ttl| format!("--ttl={}", duration(ttl))));
+        line.extend(self.ttl.map(|ttl| format!("--ttl={}", compact(ttl))));
         line
     }
 }

@@ -6,22 +6,27 @@ use std::{
     time::Duration,
 };
 
-use coord_core::clock::Moment;
+use coord_core::{clock::Moment, spi::Kind};
 use tokio::{sync::Mutex, time::sleep};
 
 use super::{
     Settings, ending,
     faults::{Fault, Struck},
     schedule::{Strike, schedule},
-    work::{Work, follow, named},
+    wire::Wire,
+    work::{Watchers, Work},
 };
 use crate::{
-    Client, Ctx, Failure, Servers, Verdict,
+    Apart, Client, Ctx, Failure, Servers, Verdict,
     faults::Half,
-    history::{Event, Op, Outcome, Recorder},
-    watching,
+    history::{Event, Op, Outcome, Recorder, object},
     worker::{Answer, Command, Reply, Trouble, Worker},
 };
+
+/// By how many leases a clock is ahead at most.
+const AHEAD: u32 = 10;
+/// How long a clock stays between two jumps.
+const STROBE: Duration = Duration::from_millis(50);
 
 /// What a run has in hand.
 pub(super) struct Field {
@@ -31,6 +36,13 @@ pub(super) struct Field {
     pub(super) ttl: Duration,
     pub(super) work: Work,
     crew: Vec<Mutex<Member>>,
+    /// How many of them, from the first, are not killed.
+    pub(super) spared: usize,
+    watchers: Watchers,
+    /// Of each place, if connections are struck.
+    wires: Vec<Wire>,
+    /// By how much longer leases may last that a clock was stepped under.
+    pub(super) late: Duration,
     servers: Option<Arc<dyn Servers>>,
     nemesis: Recorder,
 }
@@ -38,16 +50,17 @@ pub(super) struct Field {
 /// A place in the crew, and who has it.
 struct Member {
     worker: Worker,
-    reply: Reply,
-    /// Of those who were killed nobody heard how their work ended.
+    /// How the work ends. Of those who were killed nobody hears it.
+    work: Option<Reply>,
+    /// How many had the place before.
     hired: u64,
 }
 
 /// A folder that is removed at the end.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn new() -> Verdict<Self> {
+    pub(super) fn new() -> Verdict<Self> {
         let name = format!("coord-run-{}-{:016x}", std::process::id(), fastrand::u64(..));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
@@ -64,25 +77,25 @@ impl Drop for Folder {
 /// Runs, and comes to rest. What goes wrong on the way is put down, so that there is a history of it.
 pub(super) async fn conduct(ctx: &Ctx, settings: &Settings, faults: &[Fault]) -> Verdict<Vec<Event>> {
     let folder = Folder::new()?;
-    let field = Field::enter(ctx, settings, &folder.0).await?;
-    let watching = field.watch();
-    let from = ctx.history().stamp();
-    if let Err(failure) = field.run(settings, faults).await {
-        let outcome = Outcome::Fail(failure.to_string());
-        field.nemesis.since(from, "the run itself", Op::Probe { bound: 0 }, outcome);
-    }
-    for task in watching {
-        task.abort();
-    }
-    Ok(ctx.history().events())
+    let field = Field::enter(ctx, settings, faults, &folder.0).await?;
+    field.work().await;
+    field.run(settings, faults).await;
+    // Who does not end has nothing more to say.
+    let _ = field.dismiss().await;
+    Ok(ctx.history().take())
 }
 
 impl Field {
-    async fn enter(ctx: &Ctx, settings: &Settings, folder: &Path) -> Verdict<Self> {
+    pub(super) async fn enter(
+        ctx: &Ctx,
+        settings: &Settings,
+        faults: &[Fault],
+        folder: &Path,
+    ) -> Verdict<Self> {
         let client = ctx.client().await?;
         let ttl = settings.ttl.unwrap_or(Duration::from_secs(1)).max(ctx.guarantees().min_ttl);
         let start = ctx.history().stamp().at;
-        let until = start + u64::try_from(settings.duration.as_nanos()).unwrap_or(u64::MAX / 2);
+        let until = start + nanos(settings.duration);
         let work = Work {
             start,
             until,
@@ -93,18 +106,74 @@ impl Field {
             shared: ctx.guarantees().features.shared,
             values: ctx.has_values(),
             jobs: ctx.has_jobs(),
+            prefix: String::new(),
+            pace: 1,
         };
         let nemesis = ctx.history().client("nemesis");
         let servers = ctx.servers();
-        let mut field = Self { ctx: ctx.clone(), client, ttl, work, crew: Vec::new(), servers, nemesis };
+        let (crew, spared, watchers, wires) = (Vec::new(), 0, Watchers::default(), Vec::new());
+        let late = if faults.contains(&Fault::ClockForward) { ttl * AHEAD } else { Duration::ZERO };
+        let mut field = Self {
+            ctx: ctx.clone(),
+            client,
+            ttl,
+            work,
+            crew,
+            spared,
+            watchers,
+            wires,
+            late,
+            servers,
+            nemesis,
+        };
         for place in 0..settings.workers {
-            let member = field.hire(place, 0)?;
-            field.crew.push(Mutex::new(member));
+            if let Some(url) = ctx.url().filter(|_| faults.iter().any(|fault| fault.is_on_the_wire())) {
+                let seed = settings.seed.wrapping_mul(1000).wrapping_add(500 + 10 * place as u64);
+                field.wires.push(Wire::new(&url, seed)?);
+            }
+            let worker = field.hire(place)?;
+            field.crew.push(Mutex::new(Member { worker, work: None, hired: 0 }));
         }
         Ok(field)
     }
 
-    async fn run(&self, settings: &Settings, faults: &[Fault]) -> Verdict {
+    fn hire(&self, place: usize) -> Verdict<Worker> {
+        let url = self.wires.get(place).map(|wire| wire.url.clone()).or_else(|| self.ctx.url());
+        Worker::start_behind_faults(&self.ctx, url)
+    }
+
+    /// What is worked on from now on, until the end of these settings.
+    pub(super) fn begin(&mut self, settings: &Settings, prefix: String, pace: u32) {
+        let start = self.ctx.history().stamp().at;
+        let until = start + nanos(settings.duration);
+        self.work = Work { start, until, seed: settings.seed, prefix, pace, ..self.work.clone() };
+    }
+
+    /// Begins the work, and watches it.
+    pub(super) async fn work(&self) {
+        self.watchers.add_all(&self.client, &self.work);
+        for (place, member) in self.crew.iter().enumerate() {
+            self.put_to_work(place, &mut *member.lock().await);
+        }
+    }
+
+    fn put_to_work(&self, place: usize, member: &mut Member) {
+        let seed = self.work.seed.wrapping_mul(1000).wrapping_add(10 + member.hired * 100 + place as u64);
+        let work = Work { seed, ..self.work.clone() };
+        member.work = Some(member.worker.ask(Command::Work(Box::new(work))));
+    }
+
+    /// Strikes, and comes to rest. What goes wrong is put down.
+    pub(super) async fn run(&self, settings: &Settings, faults: &[Fault]) {
+        let from = self.ctx.history().stamp();
+        if let Err(failure) = self.try_run(settings, faults).await {
+            let outcome = Outcome::Fail(failure.to_string());
+            self.nemesis.since(from, "the run itself", Op::Probe { bound: 0 }, outcome);
+        }
+        self.watchers.end();
+    }
+
+    async fn try_run(&self, settings: &Settings, faults: &[Fault]) -> Verdict {
         let mut strikes = schedule(settings.seed, faults, self.ttl, settings.duration);
         if settings.unfenced {
             strikes.iter_mut().flatten().for_each(|strike| strike.worsen(self.ttl));
@@ -116,30 +185,9 @@ impl Field {
         for place in 0..self.crew.len() {
             self.tell(place, &[Trouble::Heal]).await;
         }
+        self.wires.iter().for_each(Wire::heal);
         self.nemesis.note("all", Op::Healed);
         ending::come_to_rest(self).await
-    }
-
-    fn hire(&self, place: usize, hired: u64) -> Verdict<Member> {
-        let worker = Worker::start_behind_faults(&self.ctx)?;
-        let seed = self.work.seed.wrapping_mul(1000).wrapping_add(10 + hired * 100 + place as u64);
-        let reply = worker.ask(Command::Work(Box::new(Work { seed, ..self.work.clone() })));
-        Ok(Member { worker, reply, hired })
-    }
-
-    /// The run's own observers.
-    fn watch(&self) -> Vec<tokio::task::JoinHandle<()>> {
-        let mut observing = watching::observe(&self.client, &named("office"));
-        let mut watching = watching::watch(&self.client, &named("crew"));
-        let mut tasks = vec![
-            tokio::spawn(async move { _ = observing.until(|_| false).await }),
-            tokio::spawn(async move { _ = watching.until(|_| false).await }),
-        ];
-        if self.work.values {
-            let mut following = follow(&self.client);
-            tasks.push(tokio::spawn(async move { _ = following.until(|_| false).await }));
-        }
-        tasks
     }
 
     async fn sleep_until(&self, since_start: Duration) {
@@ -172,7 +220,7 @@ impl Field {
         if !Strike::wants_a_holder(choice) {
             return by_number;
         }
-        let lock = if choice & 2 == 0 { "lock/till" } else { "lock/ledger" };
+        let lock = object(Kind::Lock, &self.work.name(if choice & 2 == 0 { "till" } else { "ledger" }));
         let mut holder = None;
         for event in self.ctx.history().events() {
             match (&event.op, &event.outcome) {
@@ -196,13 +244,18 @@ impl Field {
     }
 
     async fn strike_process(&self, strike: &Strike) -> Verdict {
-        let place = self.mark(strike.choice).await;
+        let mut place = self.mark(strike.choice).await;
+        if strike.fault == Fault::Kill && place < self.spared {
+            place = self.crew.len() - 1;
+        }
         let mut member = self.crew[place].lock().await;
         let (name, from) = (member.worker.name().to_owned(), self.ctx.history().stamp());
         if strike.fault == Fault::Kill {
             member.worker.kill().await?;
             self.struck(from, &name, strike.fault);
-            *member = self.hire(place, member.hired + 1)?;
+            let worker = self.hire(place)?;
+            *member = Member { worker, work: None, hired: member.hired + 1 };
+            self.put_to_work(place, &mut member);
         } else {
             member.worker.stop()?;
             sleep(strike.length).await;
@@ -216,6 +269,25 @@ impl Field {
         let place = usize::try_from(strike.choice).unwrap_or(0) % self.crew.len();
         let from = self.ctx.history().stamp();
         let many = strike.choice >> 32;
+        if let (Fault::WireApart, Some(servers)) = (strike.fault, &self.servers) {
+            let names = servers.names();
+            let at = usize::try_from(strike.choice).unwrap_or(0) % names.len();
+            self.wires.iter().for_each(|wire| wire.part(at, many));
+            sleep(strike.length).await;
+            self.wires.iter().for_each(Wire::heal);
+            self.struck(from, &names[at], strike.fault);
+            return Ok(());
+        }
+        if let Some(wire) = self.wires.get(place).filter(|_| strike.fault.is_on_the_wire()) {
+            let name = self.crew[place].lock().await.worker.name().to_owned();
+            wire.strike(strike.fault, many);
+            if !strike.length.is_zero() {
+                sleep(strike.length).await;
+                wire.heal();
+            }
+            self.struck(from, &name, strike.fault);
+            return Ok(());
+        }
         let troubles = match strike.fault {
             Fault::LoseReplies => (0..1 + many % 4).map(|at| lose(Half::Reply, at)).collect(),
             Fault::LoseRequests => (0..1 + many % 4).map(|at| lose(Half::Request, at)).collect(),
@@ -244,19 +316,48 @@ impl Field {
 
     async fn strike_server(&self, servers: &Arc<dyn Servers>, strike: &Strike) -> Verdict {
         let names = servers.names();
-        let at = match strike.fault {
-            Fault::LeaderKill | Fault::LeaderStop => blocking(servers, |servers| servers.leader()).await?,
-            _ => usize::try_from(strike.choice >> 1).unwrap_or(0) % names.len(),
+        let leader = matches!(strike.fault, Fault::LeaderKill | Fault::LeaderStop)
+            || strike.fault == Fault::Partition && strike.choice.is_multiple_of(2);
+        let at = match leader {
+            true => blocking(servers, |servers| servers.leader()).await?,
+            false => usize::try_from(strike.choice >> 1).unwrap_or(0) % names.len(),
         };
-        let from = self.ctx.history().stamp();
-        if matches!(strike.fault, Fault::ServerKill | Fault::LeaderKill) {
-            blocking(servers, move |servers| servers.kill(at)).await?;
-            sleep(strike.length).await;
-            blocking(servers, move |servers| servers.restart(at)).await?;
-        } else {
-            blocking(servers, move |servers| servers.stop(at)).await?;
-            sleep(strike.length).await;
-            blocking(servers, move |servers| servers.go_on(at)).await?;
+        let (from, many, lease) = (self.ctx.history().stamp(), strike.choice >> 32, self.ttl);
+        match strike.fault {
+            Fault::ServerKill | Fault::LeaderKill => {
+                blocking(servers, move |servers| servers.kill(at)).await?;
+                sleep(strike.length).await;
+                blocking(servers, move |servers| servers.restart(at)).await?;
+            }
+            Fault::Partition => {
+                let apart = [Apart::Both, Apart::Mute, Apart::Deaf][many as usize % 3];
+                blocking(servers, move |servers| servers.part(at, apart)).await?;
+                sleep(strike.length).await;
+                blocking(servers, |servers| servers.rejoin()).await?;
+            }
+            Fault::ClockForward | Fault::ClockBack => {
+                let step = match strike.fault {
+                    Fault::ClockBack => -3_600_000,
+                    _ => milliseconds(lease) * (2 + (many % u64::from(AHEAD - 1)).cast_signed()),
+                };
+                blocking(servers, move |servers| servers.step_clock(at, step)).await?;
+                sleep(strike.length).await;
+                blocking(servers, move |servers| servers.heal_clock(at)).await?;
+            }
+            Fault::ClockStrobe => {
+                let times = strike.length.as_millis() / STROBE.as_millis();
+                for number in 0..times {
+                    let step = if number % 2 == 0 { 2000 } else { -2000 };
+                    blocking(servers, move |servers| servers.step_clock(at, step)).await?;
+                    sleep(STROBE).await;
+                }
+                blocking(servers, move |servers| servers.heal_clock(at)).await?;
+            }
+            _ => {
+                blocking(servers, move |servers| servers.stop(at)).await?;
+                sleep(strike.length).await;
+                blocking(servers, move |servers| servers.go_on(at)).await?;
+            }
         }
         self.struck(from, &names[at], strike.fault);
         Ok(())
@@ -267,19 +368,44 @@ impl Field {
         let mut answers = Vec::new();
         for member in &self.crew {
             let mut member = member.lock().await;
-            let answer = member.reply.answer().await;
-            answers.push((member.worker.name().to_owned(), answer));
+            if let Some(mut work) = member.work.take() {
+                let answer = work.answer().await;
+                answers.push((member.worker.name().to_owned(), answer));
+            }
         }
         answers
     }
 
-    /// Ends all workers, and with them what they watch.
+    /// Asks all workers the same; their answers.
+    pub(super) async fn ask(&self, command: &Command) -> Verdict<Vec<Answer>> {
+        let mut answers = Vec::new();
+        for member in &self.crew {
+            answers.push(member.lock().await.worker.ask(command.clone()).answer().await?);
+        }
+        Ok(answers)
+    }
+
+    /// Nobody watches anything any more.
+    pub(super) async fn unwatch(&self) -> Verdict {
+        self.watchers.end();
+        self.ask(&Command::Unwatch).await.map(drop)
+    }
+
+    /// Ends all workers.
     pub(super) async fn dismiss(&self) -> Verdict {
         for member in &self.crew {
             member.lock().await.worker.dismiss().await?;
         }
         Ok(())
     }
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 100)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 2)
 }
 
 fn lose(half: Half, at: u64) -> Trouble {

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::{
     conduct::Field,
-    work::{CONFIG, Counter, SEATS, accepted, entries, named},
+    work::{Counter, SEATS, accepted, entries, named},
 };
 use crate::{
     Failure, Verdict,
@@ -46,14 +46,14 @@ pub(super) async fn come_to_rest(field: &Field) -> Verdict {
     let options = LockOptions::default().with_ttl(field.ttl);
     for name in ["till", "ledger"] {
         if name == "ledger" || field.work.values {
-            let name = named(name);
+            let name = field.work.name(name);
             let locking = async { Ok(client.lock(&name, &options).await?.release().await?) };
             field.probe(&object(Kind::Lock, &name), locking).await;
             field.left_empty(Kind::Lock, &name).await;
         }
     }
     if field.work.shared {
-        let name = named("seats");
+        let name = field.work.name("seats");
         // All of them: nobody has kept one.
         let sitting = async { Ok(client.permits(&name, SEATS, SEATS, &options).await?.release().await?) };
         field.probe(&object(Kind::Semaphore, &name), sitting).await;
@@ -68,7 +68,7 @@ pub(super) async fn come_to_rest(field: &Field) -> Verdict {
         field.values().await?;
     }
     field.counters().await?;
-    field.dismiss().await?;
+    field.unwatch().await?;
     drop((leading, member));
     Ok(())
 }
@@ -76,7 +76,7 @@ pub(super) async fn come_to_rest(field: &Field) -> Verdict {
 impl Field {
     /// How soon something has to succeed.
     fn bound(&self) -> Duration {
-        self.ttl * 3 + self.ctx.takeover() + PATIENCE
+        self.ttl * 3 + self.ctx.takeover() + self.late + PATIENCE
     }
 
     /// Tries something that has to succeed, and notes whether it did.
@@ -109,7 +109,7 @@ impl Field {
 
     /// Works on what is left in the queue, until nothing is.
     async fn drain(&self) -> Verdict {
-        let (queue, mut rng) = (named("jobs"), Rng::with_seed(self.work.seed));
+        let (queue, mut rng) = (self.work.name("jobs"), Rng::with_seed(self.work.seed));
         let options = working::options(self.ttl).with_wait(Duration::ZERO);
         let draining = async {
             while self.client.queue_stats(&queue).await? != QueueStats::default() {
@@ -152,7 +152,7 @@ impl Field {
 
     /// The last of all leads, and every observer comes to see it.
     async fn office(&self) -> Verdict<impl Sized + use<>> {
-        let (client, name) = (&self.client, named("office"));
+        let (client, name) = (&self.client, self.work.name("office"));
         let options = CampaignOptions::default().with_ttl(self.ttl.max(LASTING)).with_id("last");
         let object = object(Kind::Election, &name);
         let leading = self.probe(&object, async { Ok(client.lead(&name, &options).await?) }).await;
@@ -168,7 +168,7 @@ impl Field {
 
     /// The last of all is a member, and nobody else is; every watcher comes to see that.
     async fn crew(&self) -> Verdict<impl Sized + use<>> {
-        let (client, service) = (&self.client, named("crew"));
+        let (client, service) = (&self.client, self.work.name("crew"));
         let (options, object) =
             (RegisterOptions::default().with_ttl(self.ttl.max(LASTING)), object(Kind::Registry, &service));
         let registering = self.probe(&object, async {
@@ -198,16 +198,16 @@ impl Field {
     /// The last value is written, and every watcher comes to see all of them.
     async fn values(&self) -> Verdict {
         let client = &self.client;
-        let last = named(&format!("{CONFIG}last"));
+        let (last, config) = (self.work.name("config/last"), self.work.config());
         let writing = async { Ok(writing::put(client, &last, "last".into(), Given::Anything).await?) };
-        if self.probe(CONFIG, writing).await.is_none() {
+        if self.probe(&config, writing).await.is_none() {
             return Ok(());
         }
-        for (key, ..) in entries(client).await? {
+        for (key, ..) in entries(client, &config).await? {
             writing::read(client, &named(&key)).await?;
         }
-        let read = async || Ok(Op::Entries { entries: entries(client).await? });
-        self.settle(CONFIG, following::check, read).await
+        let read = async || Ok(Op::Entries { entries: entries(client, &config).await? });
+        self.settle(&config, following::check, read).await
     }
 
     /// What was accepted by all that was counted in.
@@ -218,9 +218,10 @@ impl Field {
         };
         let objects: BTreeSet<_> = self.ctx.history().events().iter().filter_map(written).collect();
         for object in objects {
+            let object = object.strip_prefix(&self.work.prefix).unwrap_or(&object);
             let Some((kind, stretch)) = object.split_once('/') else { continue };
             let Ok(stretch) = stretch.parse() else { continue };
-            let counter = Counter::new(kind == "till", &self.work.folder, self.work.fenced, stretch);
+            let counter = Counter::new(kind == "till", &self.work, stretch);
             for event in accepted(&self.client, &counter).await? {
                 self.ctx.history().record(event);
             }

@@ -20,6 +20,24 @@ pub enum Fault {
     Delay,
     /// A worker hears no hints.
     Deaf,
+    /// A worker's connections are reset, again and again.
+    WireReset,
+    /// A worker's connections are reset, and new ones refused.
+    WireRefuse,
+    /// Nothing passes on a worker's connections, and arrives when it is over.
+    WireFreeze,
+    /// What a worker and the servers send each other is gone, and nobody is told.
+    WireBlackhole,
+    /// What a worker sends is gone, and nobody is told.
+    WireMute,
+    /// What a worker is sent is gone, and nobody is told.
+    WireDeaf,
+    /// A worker's connections are late, narrow, or pass single bytes.
+    WireSlow,
+    /// The servers do what a worker asked for, and their replies are lost with the connections.
+    WireLose,
+    /// No worker reaches one server of a cluster any more, or none hears of it; the servers reach each other.
+    WireApart,
     /// A server is killed, and started again with its data.
     ServerKill,
     /// A server is stopped in its tracks, for up to two leases.
@@ -28,6 +46,14 @@ pub enum Fault {
     LeaderKill,
     /// As `server-stop`, of the one that leads.
     LeaderStop,
+    /// A server, every other time the one that leads, is cut off from the others: both ways, or one way.
+    Partition,
+    /// A server's wall clock is ahead by two to ten leases, and then right again.
+    ClockForward,
+    /// A server's wall clock is an hour behind, and then right again.
+    ClockBack,
+    /// A server's wall clock jumps by two seconds, to and fro, twenty times a second.
+    ClockStrobe,
 }
 
 use Fault::*;
@@ -40,9 +66,24 @@ pub(super) enum Struck {
     Servers,
 }
 
+/// What a backend has that can be struck.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Marks {
+    /// How many servers.
+    pub(super) servers: usize,
+    /// Whether requests are known on the wire.
+    pub(super) requests: bool,
+    /// Whether servers can be cut off from each other.
+    pub(super) partitions: bool,
+    /// Whether the clocks of servers can be stepped.
+    pub(super) clocks: bool,
+    /// Whether the backend says that steps of them may break it.
+    pub(super) fragile: bool,
+}
+
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 24] = [
         Kill,
         Stop,
         LoseReplies,
@@ -50,10 +91,23 @@ impl Fault {
         Cut,
         Delay,
         Deaf,
+        WireReset,
+        WireRefuse,
+        WireFreeze,
+        WireBlackhole,
+        WireMute,
+        WireDeaf,
+        WireSlow,
+        WireLose,
+        WireApart,
         ServerKill,
         ServerStop,
         LeaderKill,
         LeaderStop,
+        Partition,
+        ClockForward,
+        ClockBack,
+        ClockStrobe,
     ];
 
     /// What it is called.
@@ -67,10 +121,23 @@ impl Fault {
             Cut => "cut",
             Delay => "delay",
             Deaf => "deaf",
+            WireReset => "wire-reset",
+            WireRefuse => "wire-refuse",
+            WireFreeze => "wire-freeze",
+            WireBlackhole => "wire-blackhole",
+            WireMute => "wire-mute",
+            WireDeaf => "wire-deaf",
+            WireSlow => "wire-slow",
+            WireLose => "wire-lose",
+            WireApart => "wire-apart",
             ServerKill => "server-kill",
             ServerStop => "server-stop",
             LeaderKill => "leader-kill",
             LeaderStop => "leader-stop",
+            Partition => "partition",
+            ClockForward => "clock-forward",
+            ClockBack => "clock-back",
+            ClockStrobe => "clock-strobe",
         }
     }
 
@@ -78,15 +145,33 @@ impl Fault {
         match self {
             Kill | Stop => Struck::Processes,
             LoseReplies | LoseRequests | Cut | Delay | Deaf => Struck::Links,
-            ServerKill | ServerStop | LeaderKill | LeaderStop => Struck::Servers,
+            fault if fault.is_on_the_wire() => Struck::Links,
+            _ => Struck::Servers,
         }
     }
 
-    /// Whether it can strike with so many servers.
-    pub(super) fn has_a_mark(self, servers: usize) -> bool {
+    pub(super) fn is_on_the_wire(self) -> bool {
+        self.name().starts_with("wire-")
+    }
+
+    fn is_of_servers(self) -> bool {
+        self.struck() == Struck::Servers && !self.is_of_clocks()
+    }
+
+    pub(super) fn is_of_clocks(self) -> bool {
+        self.name().starts_with("clock-")
+    }
+
+    /// Whether it can strike a backend that has these.
+    pub(super) fn has_a_mark(self, marks: &Marks) -> bool {
         match self {
-            ServerKill | ServerStop => servers > 0,
-            LeaderKill | LeaderStop => servers > 1,
+            WireLose => marks.requests,
+            WireApart => marks.servers > 1,
+            ServerKill | ServerStop => marks.servers > 0,
+            LeaderKill | LeaderStop => marks.servers > 1,
+            Partition => marks.partitions,
+            fault if fault.is_of_clocks() => marks.clocks,
+            fault if fault.is_on_the_wire() => marks.servers > 0,
             _ => true,
         }
     }
@@ -106,31 +191,43 @@ pub enum Wanted {
     One(Fault),
     /// `workers`: those of processes.
     Workers,
-    /// `links`: those between workers and the store.
+    /// `links`: those between workers and the store, which are made in the worker.
     Links,
-    /// `servers`: those of servers. A backend without servers that can be struck refuses the run.
+    /// `wires`: those of connections. A backend without servers refuses the run.
+    Wires,
+    /// `servers`: those of servers. A backend without servers that can be struck refuses the run. Where a cluster cannot be
+    /// parted, workers are cut off from one of its servers instead.
     Servers,
-    /// `all`: all that the backend can have.
+    /// `clocks`: those of the wall clocks of servers. A backend whose servers have none that can be stepped refuses the run.
+    Clocks,
+    /// `all`: all that the backend can have, but those of clocks if it says that they may break it.
     All,
     /// `none`.
     None,
 }
 
 impl Wanted {
-    /// The faults with so many servers, or the one that cannot be had.
-    pub(super) fn faults(&self, servers: usize) -> Result<Vec<Fault>, Fault> {
-        let of = |struck: &[Struck]| {
-            let there = |fault: &Fault| struck.contains(&fault.struck()) && fault.has_a_mark(servers);
-            Fault::ALL.into_iter().filter(there).collect()
+    /// The faults of a backend that has these marks, or the one that cannot be had.
+    pub(super) fn faults(&self, marks: &Marks) -> Result<Vec<Fault>, Fault> {
+        let of = |wanted: fn(Fault) -> bool, least: Option<Fault>| {
+            let there = |fault: &Fault| wanted(*fault) && fault.has_a_mark(marks);
+            let faults: Vec<_> = Fault::ALL.into_iter().filter(there).collect();
+            least.filter(|_| faults.is_empty()).map_or(Ok(faults), Err)
         };
         match self {
-            Self::One(fault) if fault.has_a_mark(servers) => Ok(vec![*fault]),
+            Self::One(fault) if fault.has_a_mark(marks) => Ok(vec![*fault]),
             Self::One(fault) => Err(*fault),
-            Self::Servers if servers == 0 => Err(ServerKill),
-            Self::Workers => Ok(of(&[Struck::Processes])),
-            Self::Links => Ok(of(&[Struck::Links])),
-            Self::Servers => Ok(of(&[Struck::Servers])),
-            Self::All => Ok(of(&[Struck::Processes, Struck::Links, Struck::Servers])),
+            Self::Workers => of(|fault| fault.struck() == Struck::Processes, None),
+            Self::Links => of(|fault| fault.struck() == Struck::Links && !fault.is_on_the_wire(), None),
+            Self::Wires => of(Fault::is_on_the_wire, Some(WireReset)),
+            // Where servers cannot be cut off from each other, their clients can.
+            Self::Servers if marks.servers > 1 && !marks.partitions => {
+                of(|fault| fault.is_of_servers() || fault == WireApart, None)
+            }
+            Self::Servers => of(Fault::is_of_servers, Some(ServerKill)),
+            Self::Clocks => of(Fault::is_of_clocks, Some(ClockForward)),
+            Self::All if marks.fragile => of(|fault| !fault.is_of_clocks(), None),
+            Self::All => of(|_| true, None),
             Self::None => Ok(Vec::new()),
         }
     }
@@ -142,7 +239,9 @@ impl fmt::Display for Wanted {
             Self::One(fault) => fault.name(),
             Self::Workers => "workers",
             Self::Links => "links",
+            Self::Wires => "wires",
             Self::Servers => "servers",
+            Self::Clocks => "clocks",
             Self::All => "all",
             Self::None => "none",
         })
@@ -153,11 +252,15 @@ impl FromStr for Wanted {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let groups = [Self::Workers, Self::Links, Self::Servers, Self::All, Self::None];
+        let groups =
+            [Self::Workers, Self::Links, Self::Wires, Self::Servers, Self::Clocks, Self::All, Self::None];
         let mut all = groups.into_iter().chain(Fault::ALL.map(Self::One));
         all.find(|wanted| wanted.to_string() == text).ok_or_else(|| {
             let names: Vec<_> = Fault::ALL.iter().map(|fault| fault.name()).collect();
-            format!("there are {}, and workers, links, servers, all and none", names.join(", "))
+            format!(
+                "there are {}, and workers, links, wires, servers, clocks, all and none",
+                names.join(", ")
+            )
         })
     }
 }

@@ -17,16 +17,19 @@ mod faults;
 mod judged;
 mod picture;
 mod schedule;
+pub mod soak;
+mod wire;
 mod work;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use coord_core::Error;
+use coord_core::{ClockAssumption, Error};
 
-pub(crate) use self::work::work;
+use self::faults::Marks;
+pub(crate) use self::work::{Watchers, work};
 pub use self::{
     faults::{Fault, Wanted},
-    judged::Judged,
+    judged::{DECLARED, Judged},
     picture::picture,
     work::Work,
 };
@@ -129,8 +132,7 @@ pub async fn history(backend: &Arc<dyn Backend>, settings: &Settings) -> Result<
     if ctx.url().is_none() {
         return Err(RunError::NoProcesses { backend: backend.name().into() });
     }
-    let servers = ctx.servers().map_or(0, |servers| servers.names().len());
-    let faults = chosen(backend.name(), &settings.faults, servers)?;
+    let faults = chosen(backend.name(), &settings.faults, &marks(&ctx))?;
     let header = header(&ctx, settings, &faults);
     let events = conduct::conduct(&ctx, settings, &faults).await?;
     // The store goes away with its servers; who is in its way is not to keep the history from being judged.
@@ -138,13 +140,36 @@ pub async fn history(backend: &Arc<dyn Backend>, settings: &Settings) -> Result<
     Ok(Recording::new(header, events))
 }
 
-fn chosen(backend: &str, wanted: &[Wanted], servers: usize) -> Result<Vec<Fault>, RunError> {
+/// In a runtime of its own: nothing of it is left for the next.
+pub(crate) fn within_runtime<T>(work: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| RunError::Failed(Failure::new(error.to_string())))?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    result
+}
+
+fn marks(ctx: &Ctx) -> Marks {
+    let servers = ctx.servers();
+    Marks {
+        servers: servers.as_ref().map_or(0, |servers| servers.names().len()),
+        requests: servers.is_some() && ctx.url().is_some_and(|url| wire::protocol(&url).is_some()),
+        partitions: servers.as_ref().is_some_and(|servers| servers.can_be_apart()),
+        clocks: servers.is_some_and(|servers| servers.have_clocks()),
+        fragile: ctx.guarantees().clock == ClockAssumption::NoSteps,
+    }
+}
+
+fn chosen(backend: &str, wanted: &[Wanted], marks: &Marks) -> Result<Vec<Fault>, RunError> {
     let mut faults = Vec::new();
     for wanted in wanted {
-        let of = wanted.faults(servers).map_err(|fault| RunError::NoSuchFault {
+        let of = wanted.faults(marks).map_err(|fault| RunError::NoSuchFault {
             backend: backend.into(),
             fault,
-            has: Wanted::All.faults(servers).unwrap_or_default(),
+            has: Fault::ALL.into_iter().filter(|fault| fault.has_a_mark(marks)).collect(),
         })?;
         faults.extend(of);
     }
@@ -162,6 +187,10 @@ fn header(ctx: &Ctx, settings: &Settings, faults: &[Fault]) -> Header {
     set("for", humantime::format_duration(settings.duration).to_string());
     set("ttl", humantime::format_duration(ttl).to_string());
     set("workers", settings.workers.to_string());
+    let (steps, early) = (ctx.guarantees().clock == ClockAssumption::NoSteps, ctx.early_under());
+    if faults.iter().any(|fault| steps && fault.is_of_clocks() || early.contains(fault)) {
+        set(DECLARED, judged::EARLY.into());
+    }
     if settings.unfenced {
         set(judged::CONTROL, "unfenced".into());
     }
@@ -183,16 +212,32 @@ mod tests {
     #[test]
     fn what_cannot_be_had_is_refused_with_what_can() {
         let all: Vec<_> = Fault::ALL.iter().map(|fault| fault.name().parse().unwrap()).collect();
-        assert_eq!(chosen("three", &all, 3).unwrap(), Fault::ALL);
-        let refused = chosen("embedded", &[Wanted::One(Fault::ServerKill)], 0).unwrap_err().to_string();
+        let three = Marks { servers: 3, requests: true, partitions: true, clocks: true, ..Marks::default() };
+        assert_eq!(chosen("three", &all, &three).unwrap(), Fault::ALL);
+        let (embedded, one) = (Marks::default(), Marks { servers: 1, ..Marks::default() });
+        let refused =
+            chosen("embedded", &[Wanted::One(Fault::ServerKill)], &embedded).unwrap_err().to_string();
         assert!(
             refused.starts_with("server-kill cannot strike on embedded; there are kill, stop,"),
             "{refused}"
         );
         assert!(!refused.ends_with("server-stop"), "{refused}");
-        chosen("embedded", &[Wanted::Servers], 0).unwrap_err();
-        chosen("one", &[Wanted::One(Fault::LeaderStop)], 1).unwrap_err();
-        assert_eq!(chosen("embedded", &[Wanted::None, Wanted::All], 0).unwrap().len(), 7);
+        for wanted in [Wanted::Servers, Wanted::Wires, Wanted::Clocks] {
+            chosen("embedded", &[wanted], &embedded).unwrap_err();
+        }
+        for fault in [Fault::LeaderStop, Fault::Partition, Fault::WireLose, Fault::ClockBack] {
+            chosen("one", &[Wanted::One(fault)], &one).unwrap_err();
+        }
+        assert_eq!(chosen("embedded", &[Wanted::None, Wanted::All], &embedded).unwrap().len(), 7);
+        // Who cannot part servers cuts clients off from one.
+        let here = Marks { partitions: false, ..three };
+        let of = |marks| chosen("three", &[Wanted::Servers], marks).unwrap();
+        assert!(of(&here).contains(&Fault::WireApart) && !of(&here).contains(&Fault::Partition));
+        assert!(of(&three).contains(&Fault::Partition) && !of(&three).contains(&Fault::WireApart));
+        // What a backend says that it does not stand comes by its name alone.
+        let fragile = Marks { fragile: true, ..three };
+        assert!(!chosen("fragile", &[Wanted::All], &fragile).unwrap().contains(&Fault::ClockBack));
+        assert_eq!(chosen("fragile", &[Wanted::Clocks], &fragile).unwrap().len(), 3);
         assert!("nothing".parse::<Wanted>().unwrap_err().contains("lose-replies"));
     }
 }

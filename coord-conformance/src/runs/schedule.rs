@@ -80,7 +80,12 @@ fn length(rng: &mut Rng, fault: Fault, lease: Duration) -> Duration {
         Fault::Cut => between(0.2, 2.0),
         Fault::Delay | Fault::Deaf => between(0.5, 1.5),
         Fault::ServerKill | Fault::LeaderKill => between(0.1, 1.0),
+        Fault::WireLose => Duration::ZERO,
+        Fault::WireReset | Fault::WireRefuse | Fault::WireSlow => between(0.3, 1.5),
+        Fault::WireFreeze | Fault::WireBlackhole | Fault::WireMute | Fault::WireDeaf => between(0.2, 2.0),
         Fault::ServerStop | Fault::LeaderStop => between(0.2, 2.0),
+        Fault::Partition | Fault::WireApart => between(0.5, 4.0),
+        Fault::ClockForward | Fault::ClockBack | Fault::ClockStrobe => between(0.5, 2.0),
     }
 }
 
@@ -100,15 +105,17 @@ mod tests {
 
     #[test]
     fn every_fault_strikes_and_ends_in_time() {
+        // Every row has a turn for each of its faults.
+        let long = DURATION * 4;
         for seed in 0..100 {
-            let rows = schedule(seed, &Fault::ALL, LEASE, DURATION);
+            let rows = schedule(seed, &Fault::ALL, LEASE, long);
             for strikes in &rows {
-                assert!(strikes.iter().all(|strike| strike.at + strike.length <= DURATION));
+                assert!(strikes.iter().all(|strike| strike.at + strike.length <= long));
                 let apart = |pair: &[Strike]| pair[0].at + pair[0].length < pair[1].at;
                 assert!(strikes.windows(2).all(apart), "{strikes:?}");
             }
             let struck = |fault| rows.iter().flatten().any(|strike| strike.fault == fault);
-            assert!([Fault::Kill, Fault::Stop, Fault::Cut, Fault::LoseReplies].into_iter().all(struck));
+            assert!(Fault::ALL.into_iter().all(struck));
         }
         assert!(schedule(1, &[], LEASE, DURATION).iter().all(Vec::is_empty));
     }

@@ -33,7 +33,10 @@ pub struct ServerClock {
 
 impl ServerClock {
     /// Whether this host can make one.
-    pub(super) fn available() -> Result<(), Unavailable> {
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn available() -> Result<(), Unavailable> {
         library().map(drop)
     }
 

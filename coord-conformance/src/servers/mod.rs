@@ -46,6 +46,7 @@ pub use self::{
     namespaces::Network,
     postgres::{PgBouncer, Postgres, PostgresOptions},
     redis::{Redis, RedisOptions},
+    striking::OnNetwork,
     zookeeper::{ZooKeeper, ZooKeeperEnsemble, ZooKeeperOptions},
 };
 pub use crate::unavailable::Unavailable;

@@ -99,12 +99,15 @@ impl Process {
         lines[lines.len().saturating_sub(8)..].join("; ")
     }
 
-    /// Stops the server and its children in their tracks.
+    /// Stops the server and its children in their tracks, and waits until they stand still: a signal is taken when a thread next runs,
+    /// and until then the others answer.
     pub(super) fn stop(&self) -> io::Result<()> {
         // The parent first, so that it starts no more.
         self.signal(Signal::SIGSTOP)?;
+        poll(|| Ok((self.has_ended() || stands_still(self.server)).then_some(())))?;
         self.signal_children(Signal::SIGSTOP);
-        Ok(())
+        let children = children(self.server);
+        poll(|| Ok((self.has_ended() || children.iter().all(|child| stands_still(*child))).then_some(())))
     }
 
     /// Lets them go on.
@@ -202,6 +205,16 @@ fn supervise(
 fn until_end(mut output: BufReader<ChildStdout>, ended: &AtomicBool) {
     let _ = output.read_to_end(&mut Vec::new());
     ended.store(true, Ordering::Release);
+}
+
+/// Whether every thread of a process is stopped or gone, as far as this host tells.
+fn stands_still(process: Pid) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok()).all(|stat| {
+        // The name before the state may contain anything.
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        state.is_none_or(|state| "TtZX".contains(state))
+    })
 }
 
 fn children(parent: Pid) -> Vec<Pid> {

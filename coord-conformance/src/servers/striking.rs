@@ -1,12 +1,13 @@
 //! What runs with faults do to the servers of this module.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Etcd, EtcdCluster, Postgres, Redis, ZooKeeper, ZooKeeperEnsemble};
-use crate::Servers;
+use super::{Etcd, EtcdCluster, Network, Postgres, Redis, ServerClock, ZooKeeper, ZooKeeperEnsemble};
+use crate::{Apart, Servers};
 
 fn held<T>(server: &Mutex<T>) -> MutexGuard<'_, T> {
     server.lock().unwrap_or_else(PoisonError::into_inner)
@@ -14,7 +15,7 @@ fn held<T>(server: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// One server.
 macro_rules! one {
-    ($($server:ident: $name:literal, $version:expr;)+) => {$(
+    ($($server:ident: $name:literal, $kept:expr, $version:expr;)+) => {$(
         impl Servers for Mutex<$server> {
             fn names(&self) -> Vec<String> {
                 vec![$name.into()]
@@ -36,6 +37,23 @@ macro_rules! one {
                 held(self).restart()
             }
 
+            fn have_clocks(&self) -> bool {
+                held(self).clock().is_some()
+            }
+
+            fn step_clock(&self, _: usize, milliseconds: i64) -> io::Result<()> {
+                step(held(self).clock(), milliseconds)
+            }
+
+            fn heal_clock(&self, _: usize) -> io::Result<()> {
+                heal(held(self).clock())
+            }
+
+            fn kept(&self) -> BTreeMap<String, u64> {
+                let kept: fn(&$server) -> Option<BTreeMap<String, u64>> = $kept;
+                kept(&held(self)).unwrap_or_default()
+            }
+
             fn version(&self) -> Option<String> {
                 let version: fn(&$server) -> Option<String> = $version;
                 version(&held(self))
@@ -45,13 +63,72 @@ macro_rules! one {
 }
 
 one! {
-    Redis: "redis", |server| {
+    Redis: "redis", redis_kept, |server| {
         let info = server.command(&["INFO", "server"]).ok()?;
         info.text().lines().find_map(|line| line.strip_prefix("redis_version:")).map(|text| text.trim().to_owned())
     };
-    Postgres: "postgres", |server| Some(server.query("SHOW server_version").ok()?.trim().to_owned());
-    Etcd: "etcd", etcd_version;
-    ZooKeeper: "zookeeper", zookeeper_version;
+    Postgres: "postgres", postgres_kept, |server| Some(server.query("SHOW server_version").ok()?.trim().to_owned());
+    Etcd: "etcd", etcd_kept, etcd_version;
+    ZooKeeper: "zookeeper", zookeeper_kept, zookeeper_version;
+}
+
+fn step(clock: Option<&ServerClock>, milliseconds: i64) -> io::Result<()> {
+    clock.ok_or(io::ErrorKind::Unsupported)?.step(milliseconds)
+}
+
+fn heal(clock: Option<&ServerClock>) -> io::Result<()> {
+    clock.ok_or(io::ErrorKind::Unsupported)?.heal()
+}
+
+impl Etcd {
+    /// It asks the kernel, and not the C library.
+    #[allow(clippy::unused_self, reason = "as of the others")]
+    fn clock(&self) -> Option<&ServerClock> {
+        None
+    }
+}
+
+fn redis_kept(server: &Redis) -> Option<BTreeMap<String, u64>> {
+    let info = server.command(&["INFO"]).ok()?;
+    let number = |name: &str| {
+        let line = info.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        Some((name.to_owned(), line?.trim().parse().ok()?))
+    };
+    ["connected_clients", "blocked_clients", "pubsub_channels", "pubsub_patterns"]
+        .into_iter()
+        .map(number)
+        .collect()
+}
+
+fn postgres_kept(server: &Postgres) -> Option<BTreeMap<String, u64>> {
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'";
+    Some([("connections".to_owned(), server.query(count).ok()?.trim().parse().ok()?)].into())
+}
+
+/// The numbers of these names, which are no fractions.
+fn numbers(all: &BTreeMap<String, f64>, names: &[&str]) -> BTreeMap<String, u64> {
+    let number = |name: &&str| Some(((*name).to_owned(), *all.get(*name)? as u64));
+    names.iter().filter_map(number).collect()
+}
+
+fn etcd_kept(server: &Etcd) -> Option<BTreeMap<String, u64>> {
+    Some(numbers(
+        &server.metrics().ok()?,
+        &["etcd_debugging_mvcc_watcher_total", "etcd_debugging_mvcc_watch_stream_total"],
+    ))
+}
+
+fn zookeeper_kept(server: &ZooKeeper) -> Option<BTreeMap<String, u64>> {
+    Some(numbers(
+        &server.numbers().ok()?,
+        &["zk_watch_count", "zk_ephemerals_count", "zk_num_alive_connections"],
+    ))
+}
+
+fn sum(all: impl Iterator<Item = BTreeMap<String, u64>>) -> BTreeMap<String, u64> {
+    let mut sum = BTreeMap::new();
+    all.flatten().for_each(|(name, number)| *sum.entry(name).or_default() += number);
+    sum
 }
 
 fn etcd_version(server: &Etcd) -> Option<String> {
@@ -95,6 +172,10 @@ impl Servers for Mutex<EtcdCluster> {
         held(self).leader()
     }
 
+    fn kept(&self) -> BTreeMap<String, u64> {
+        sum(held(self).members().iter().filter_map(etcd_kept))
+    }
+
     fn version(&self) -> Option<String> {
         etcd_version(&held(self).members()[0])
     }
@@ -121,11 +202,115 @@ impl Servers for Mutex<ZooKeeperEnsemble> {
         held(self).restart(at)
     }
 
+    fn have_clocks(&self) -> bool {
+        held(self).server(0).clock().is_some()
+    }
+
+    fn step_clock(&self, at: usize, milliseconds: i64) -> io::Result<()> {
+        step(held(self).server(at).clock(), milliseconds)
+    }
+
+    fn heal_clock(&self, at: usize) -> io::Result<()> {
+        heal(held(self).server(at).clock())
+    }
+
     fn leader(&self) -> io::Result<usize> {
         held(self).until_led(&[0, 1, 2])
     }
 
+    fn kept(&self) -> BTreeMap<String, u64> {
+        let ensemble = held(self);
+        sum((0..3).filter_map(|at| zookeeper_kept(ensemble.server(at))))
+    }
+
     fn version(&self) -> Option<String> {
         zookeeper_version(held(self).server(0))
+    }
+}
+
+/// Servers on hosts of a network that can fail: each on the host of its number.
+#[derive(Debug)]
+pub struct OnNetwork<S> {
+    servers: S,
+    network: Network,
+}
+
+impl<S: Servers> OnNetwork<S> {
+    /// These servers, which were started in this network.
+    #[must_use]
+    pub fn new(servers: S, network: Network) -> Self {
+        Self { servers, network }
+    }
+
+    /// The servers.
+    #[must_use]
+    pub fn servers(&self) -> &S {
+        &self.servers
+    }
+}
+
+impl<S: Servers> Servers for OnNetwork<S> {
+    fn names(&self) -> Vec<String> {
+        self.servers.names()
+    }
+
+    fn stop(&self, at: usize) -> io::Result<()> {
+        self.servers.stop(at)
+    }
+
+    fn go_on(&self, at: usize) -> io::Result<()> {
+        self.servers.go_on(at)
+    }
+
+    fn kill(&self, at: usize) -> io::Result<()> {
+        self.servers.kill(at)
+    }
+
+    fn restart(&self, at: usize) -> io::Result<()> {
+        self.servers.restart(at)
+    }
+
+    fn leader(&self) -> io::Result<usize> {
+        self.servers.leader()
+    }
+
+    fn can_be_apart(&self) -> bool {
+        true
+    }
+
+    fn part(&self, at: usize, apart: Apart) -> io::Result<()> {
+        for other in (0..self.names().len()).filter(|other| *other != at) {
+            if apart != Apart::Deaf {
+                self.network.cut(at, other)?;
+            }
+            if apart != Apart::Mute {
+                self.network.cut(other, at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rejoin(&self) -> io::Result<()> {
+        self.network.heal()
+    }
+
+    fn have_clocks(&self) -> bool {
+        self.servers.have_clocks()
+    }
+
+    fn step_clock(&self, at: usize, milliseconds: i64) -> io::Result<()> {
+        self.servers.step_clock(at, milliseconds)
+    }
+
+    fn heal_clock(&self, at: usize) -> io::Result<()> {
+        self.servers.heal_clock(at)
+    }
+
+    fn kept(&self) -> BTreeMap<String, u64> {
+        self.servers.kept()
+    }
+
+    fn version(&self) -> Option<String> {
+        self.servers.version()
     }
 }

@@ -48,19 +48,20 @@ impl Worker {
     /// # Errors
     /// If it cannot be started.
     pub fn start(ctx: &Ctx) -> Verdict<Self> {
-        Self::launch(ctx, false)
+        Self::launch(ctx, ctx.url(), false)
     }
 
-    /// As [`Worker::start`], with faults between the worker and the store that [`Command::Link`] turns on and off.
+    /// As [`Worker::start`], with faults between the worker and the store that [`Command::Link`] turns on and off, and
+    /// with the store at this URL.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn start_behind_faults(ctx: &Ctx) -> Verdict<Self> {
-        Self::launch(ctx, true)
+    pub fn start_behind_faults(ctx: &Ctx, url: Option<String>) -> Verdict<Self> {
+        Self::launch(ctx, url, true)
     }
 
-    fn launch(ctx: &Ctx, faulty: bool) -> Verdict<Self> {
-        let url = ctx.url().ok_or_else(|| Failure::new("the store has no URL"))?;
+    fn launch(ctx: &Ctx, url: Option<String>, faulty: bool) -> Verdict<Self> {
+        let url = url.ok_or_else(|| Failure::new("the store has no URL"))?;
         let history = ctx.history().clone();
         let name = format!("worker-{}", history.number());
         let program = std::env::current_exe().map_err(|error| Failure::new(error.to_string()))?;

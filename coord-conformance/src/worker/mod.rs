@@ -204,8 +204,12 @@ pub enum Command {
         /// How often.
         times: u64,
     },
-    /// Works on everything at once.
+    /// Works on everything at once, and watches it, until [`Command::Unwatch`].
     Work(Box<Work>),
+    /// Ends all that the worker watches.
+    Unwatch,
+    /// Tells what its process uses.
+    Vitals,
     /// Changes what is between the worker and its store, if it was started with [`Worker::start_behind_faults`].
     Link(Trouble),
     /// Adds one to a key so many times, by writes on condition of the version that was read.
@@ -257,6 +261,18 @@ pub enum Message {
     },
 }
 
+/// What a process uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Vitals {
+    /// Bytes of memory that are resident.
+    pub resident: u64,
+    /// Open file descriptors.
+    pub descriptors: u64,
+    /// Tasks of the runtime that have not ended.
+    pub tasks: u64,
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -280,6 +296,8 @@ pub enum Answer {
     Written,
     /// How many writes were acknowledged.
     Counted(u64),
+    /// What the process uses.
+    Vitals(Vitals),
     /// It failed.
     Failed {
         /// The kind of the error.

@@ -11,7 +11,7 @@ use coord_core::{
     LockOptions, Name, RegisterOptions, Registration, Registry, Result,
 };
 
-use super::{Answer, Command, Trouble, resource::Resource};
+use super::{Answer, Command, Trouble, Vitals, resource::Resource};
 use crate::{
     Client,
     client::SAMPLE,
@@ -38,11 +38,12 @@ pub(super) struct Program {
     /// What is between it and its store.
     faults: Arc<Faults>,
     grants: Mutex<HashMap<u64, Arc<Grant>>>,
+    watchers: runs::Watchers,
 }
 
 impl Program {
     pub(super) fn new(client: Client, faults: Arc<Faults>) -> Self {
-        Self { client, faults, grants: Mutex::default() }
+        Self { client, faults, grants: Mutex::default(), watchers: runs::Watchers::default() }
     }
 
     pub(super) async fn obey(&self, number: u64, command: Command) -> Result<Answer> {
@@ -158,7 +159,12 @@ impl Program {
             Command::CountInKey { key, name, ttl, times } => {
                 self.count(&Counter::Key(key), &name, ttl, times).await
             }
-            Command::Work(work) => runs::work(client, *work).await.map(|()| Answer::Done),
+            Command::Work(work) => runs::work(client, *work, &self.watchers).await.map(|()| Answer::Done),
+            Command::Unwatch => {
+                self.watchers.end();
+                Ok(Answer::Done)
+            }
+            Command::Vitals => vitals().map(Answer::Vitals),
             Command::Link(trouble) => {
                 match trouble {
                     Trouble::Heal => self.faults.heal(),
@@ -260,6 +266,18 @@ impl Grant {
             _ => Err(Error::new(ErrorKind::InvalidInput, "this grant is no delivery")),
         }
     }
+}
+
+/// What this process uses, as Linux tells.
+fn vitals() -> Result<Vitals> {
+    let unknown = |error: std::io::Error| Error::new(ErrorKind::Unsupported, "no /proc").with_source(error);
+    let status = std::fs::read_to_string("/proc/self/status").map_err(unknown)?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    let resident = resident.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or_default() * 1024;
+    // One of them is the folder that is read.
+    let descriptors = std::fs::read_dir("/proc/self/fd").map_err(unknown)?.count().saturating_sub(1) as u64;
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64;
+    Ok(Vitals { resident, descriptors, tasks })
 }
 
 async fn write(recorder: &Recorder, resource: &Resource, token: FencingToken, read: u64) -> Result<()> {

@@ -3,29 +3,35 @@
 
 use std::process::Command;
 
-use coord_conformance::servers::{Postgres, PostgresOptions, Redis, RedisOptions, Unavailable, redis::Reply};
+use coord_conformance::servers::{
+    Postgres, PostgresOptions, Redis, RedisOptions, Test, Unavailable, redis::Reply,
+};
 
-use crate::child::Held;
+use crate::{child::Held, containers, tests};
 
-/// Refuses to test something else.
-fn hidden() -> Result<(), Unavailable> {
+/// These tests, where the programs of this host are hidden: they are about nothing else.
+pub(crate) fn all() -> Vec<Test> {
+    let all: [Test; 6] = tests![
+        containers::redis_runs_in_one,
+        containers::redis_keeps_its_data_over_a_restart,
+        containers::postgres_runs_in_one,
+        containers::postgres_keeps_its_data_over_a_restart,
+        containers::a_killed_process_leaves_no_container,
+        containers::an_image_that_is_not_there_is_told,
+    ];
     match std::env::var("COORD_TEST_PROGRAMS").as_deref() {
-        Ok("none") => Ok(()),
-        _ => {
-            Err(Unavailable::new("programs of this host are preferred; COORD_TEST_PROGRAMS=none hides them"))
-        }
+        Ok("none") => all.to_vec(),
+        _ => Vec::new(),
     }
 }
 
 fn redis(options: &RedisOptions) -> Result<Redis, Unavailable> {
-    hidden()?;
     let redis = Redis::start(options)?;
     assert_eq!((redis.pid(), redis.socket()), (None, None), "it is not in a container");
     Ok(redis)
 }
 
 fn postgres(options: &PostgresOptions) -> Result<Postgres, Unavailable> {
-    hidden()?;
     let postgres = Postgres::start(options)?;
     assert_eq!((postgres.pid(), postgres.socket_folder()), (None, None), "it is not in a container");
     Ok(postgres)

@@ -22,6 +22,9 @@ macro_rules! tests {
     };
 }
 
+#[cfg(feature = "containers")]
+pub(crate) use tests;
+
 fn main() -> ExitCode {
     if let Some(code) = child::main() {
         return code;
@@ -70,15 +73,8 @@ fn main() -> ExitCode {
         zookeeper::an_ensemble_finds_another_leader,
     ];
     #[cfg(not(feature = "containers"))]
-    let contained: [Test; 0] = [];
+    let contained = Vec::<Test>::new();
     #[cfg(feature = "containers")]
-    let contained: [Test; 6] = tests![
-        containers::redis_runs_in_one,
-        containers::redis_keeps_its_data_over_a_restart,
-        containers::postgres_runs_in_one,
-        containers::postgres_keeps_its_data_over_a_restart,
-        containers::a_killed_process_leaves_no_container,
-        containers::an_image_that_is_not_there_is_told,
-    ];
+    let contained = containers::all();
     servers::tests(&[here.as_slice(), &contained].concat())
 }

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod one;
+mod pool;
 mod three;
 
 use std::{process::ExitCode, sync::Arc};

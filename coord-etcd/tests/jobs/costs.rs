@@ -8,10 +8,8 @@ use coord_core::{
     spi::jobs::{Jobs, NewItem, Push, Pushed, Settled, Word},
 };
 
-use crate::{
-    LONG, NOTHING, grouped, item, one, parts, push, queue, receive, say, settle,
-    stores::{calls, keys, more, open, plain_server, raw, server},
-};
+use super::{LONG, NOTHING, grouped, item, one, parts, push, queue, receive, say, settle};
+use crate::stores::{calls, keys, more, open, plain_server, raw, server};
 
 const METHODS: [&str; 4] = ["Txn", "Range", "LeaseGrant", "LeaseRevoke"];
 
@@ -138,7 +136,7 @@ async fn large_pushes_fit_a_server_as_it_is_installed() {
     assert!(parts(&server).await.is_empty());
 
     // With a name as long as it may be, it is more than a request may have.
-    let long = crate::queue(&"/".repeat(250));
+    let long = super::queue(&"/".repeat(250));
     let error = store.push(&push(&long, (0..1_000).map(|_| item(&[7; 1_048])).collect())).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::TooLarge, Effect::None), "{error}");
     assert_eq!(store.stats(&long).await.unwrap(), NOTHING);

@@ -8,10 +8,8 @@ use coord_core::{
 };
 use futures_util::future::join_all;
 
-use crate::{
-    LONG, NOTHING, grouped, item, one, push, queue, receive, say, settle,
-    stores::{hint, keys, open, quiet, raw, server, until},
-};
+use super::{LONG, NOTHING, grouped, item, one, push, queue, receive, say, settle};
+use crate::stores::{hint, keys, open, quiet, raw, server, until};
 
 /// The shortest lease that the servers of these tests grant.
 const SHORT: Duration = Duration::from_secs(1);

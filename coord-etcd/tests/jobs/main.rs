@@ -1,10 +1,7 @@
-//! The queues: random operations side by side with the memory backend, hints, leases, what is left behind, what they cost.
+//! The queues: hints, leases, what is left behind, what they cost.
 
 mod costs;
 mod leases;
-mod model;
-#[path = "../stores/mod.rs"]
-mod stores;
 mod troubles;
 
 use std::time::Duration;
@@ -12,10 +9,11 @@ use std::time::Duration;
 use coord_core::spi::jobs::{
     Delivered, ItemId, Jobs, NewItem, Push, QueueId, QueueStats, Receive, Settled, Settlement, Word,
 };
-use stores::{name, namespace};
+
+use crate::stores::{name, namespace};
 
 /// Visibility that is far longer than a test.
-const LONG: Duration = stores::LONG;
+const LONG: Duration = crate::stores::LONG;
 
 /// What an empty queue has.
 const NOTHING: QueueStats = QueueStats { ready: 0, delayed: 0, in_flight: 0, dead: 0 };
@@ -71,7 +69,7 @@ async fn settle(store: &dyn Jobs, queue: &QueueId, delivered: &Delivered, word: 
 /// Which parts of the queue's keys there are that do not end by themselves, each once.
 async fn parts(server: &coord_conformance::servers::Etcd) -> Vec<String> {
     let stem = "coord/q/default/";
-    let parts = stores::left(server, stem).await.into_iter().map(|key| {
+    let parts = crate::stores::left(server, stem).await.into_iter().map(|key| {
         let key = key.strip_prefix(stem).unwrap().split_once('/').unwrap().1.to_owned();
         key.split('/').next().unwrap().to_owned()
     });

@@ -15,10 +15,8 @@ use coord_etcd::Store;
 use fastrand::Rng;
 use tokio::task::JoinSet;
 
-use crate::{
-    LONG, NOTHING, grouped, item, one, parts, push, queue, receive, say, settle,
-    stores::{Cut, brittle, hint, open, open_by, server, server_with, stop, until},
-};
+use super::{LONG, NOTHING, grouped, item, one, parts, push, queue, receive, say, settle};
+use crate::stores::{Cut, brittle, hint, open, open_by, server, server_with, stop, until};
 
 /// Sends an operation again until it is answered.
 macro_rules! insist {

@@ -13,10 +13,8 @@ use coord_redis::Store;
 use fastrand::Rng;
 use futures_util::FutureExt;
 
-use crate::{
-    item, one, push, queue, receive, say,
-    stores::{LONG, calls, hint, open, quiet, server},
-};
+use super::{item, one, push, queue, receive, say};
+use crate::stores::{LONG, calls, hint, open, quiet, server};
 
 #[tokio::test]
 async fn a_push_wakes_consumers_and_room_wakes_producers() {

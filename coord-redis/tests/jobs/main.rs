@@ -1,9 +1,6 @@
-//! The queues: random operations side by side with the memory backend, hints, leases, what is left behind, what they cost.
+//! The queues: hints, leases, what is left behind, what they cost.
 
 mod hints;
-mod model;
-#[path = "../stores/mod.rs"]
-mod stores;
 
 use std::time::Duration;
 
@@ -16,7 +13,8 @@ use coord_core::{
         Word,
     },
 };
-use stores::{LONG, calls, keys, name, namespace, number, open, server, server_with, until};
+
+use crate::stores::{LONG, calls, keys, name, namespace, number, open, server, server_with, until};
 
 fn queue(text: &str) -> QueueId {
     QueueId { namespace: namespace(), name: name(text) }

@@ -16,7 +16,13 @@ use super::hint;
 /// Begins the lines that are meant for the parent; the test harness prints others.
 const MARK: &str = "helper: ";
 
-/// A process that runs the ignored test `helper_process` of the same file. It is killed at the end.
+/// The name of a test in this module.
+pub(crate) fn test_in(module: &str, name: &str) -> String {
+    // Without the program, whose name comes first.
+    module.split_once("::").map_or_else(|| name.to_owned(), |(_, module)| format!("{module}::{name}"))
+}
+
+/// A process that runs the ignored test `helper_process` of the same module. It is killed at the end.
 pub(crate) struct Helper {
     pub(crate) child: Child,
     input: ChildStdin,
@@ -25,9 +31,9 @@ pub(crate) struct Helper {
 
 impl Helper {
     /// With `COORD_TEST_ROLE`, and `COORD_TEST_FILE` or the like.
-    pub(crate) fn start(role: &str, file: &std::path::Path) -> Self {
+    pub(crate) fn start(module: &str, role: &str, file: &std::path::Path) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["helper_process", "--exact", "--ignored", "--nocapture"])
+            .args([&test_in(module, "helper_process"), "--exact", "--ignored", "--nocapture"])
             .env("COORD_TEST_ROLE", role)
             .env("COORD_TEST_FILE", file)
             .stdin(Stdio::piped())

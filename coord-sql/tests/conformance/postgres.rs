@@ -8,7 +8,7 @@ use std::sync::{
 use async_trait::async_trait;
 use coord_conformance::{
     Backend, Servers, Stores, TestStore, Unavailable,
-    servers::{self, PostgresOptions},
+    servers::{self, PostgresOptions, ServerClock},
 };
 use coord_core::{Coordinator, Error, ErrorKind, Result, spi::Claims};
 use coord_sql::{Postgres, PostgresStore};
@@ -77,7 +77,10 @@ impl Backend for OnPostgres {
     }
 
     async fn open_for_faults(&self) -> Result<Box<dyn TestStore>> {
-        let server = servers::Postgres::start(&PostgresOptions::default().with_own()).map_err(failed)?;
+        let options = PostgresOptions::default().with_own();
+        // Where a clock cannot be made, none is stepped.
+        let options = if ServerClock::available().is_ok() { options.with_clock() } else { options };
+        let server = servers::Postgres::start(&options).map_err(failed)?;
         let url = server.url();
         Ok(Box::new(Own { server: Arc::new(Mutex::new(server)), url }))
     }

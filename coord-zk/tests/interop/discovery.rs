@@ -5,11 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use coord_core::{Coordinator, Instance, Member, RegisterOptions, Registry, RegistryEvent, Watch};
 use tokio::sync::OnceCell;
 
-use crate::{
-    Library,
-    common::{LONG, name, place, until},
-    java, with,
-};
+use super::{Library, java, with};
+use crate::common::{LONG, name, place, until};
 
 const SERVICE: &str = "services/shop";
 

@@ -1,8 +1,6 @@
 //! The layouts for other clients of ZooKeeper, with two of them: kazoo, which a virtual environment gets from PyPI, and
 //! Apache Curator, where Debian's archives of classes and a compiler of Java are installed.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod discovery;
 mod services;
 
@@ -12,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use common::{LONG, claim, granted, hint, hosts, ids, line, name, open, place, raw, root, waiting};
 use coord_core::{
     ErrorKind, Lock, LockOptions, RwLock,
     spi::{Claim, Claims, Renewal},
@@ -22,6 +19,8 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout, Command},
     sync::OnceCell,
 };
+
+use crate::common::{LONG, claim, granted, hint, hosts, ids, line, name, open, place, raw, root, waiting};
 
 /// Another library's lock, as a program that takes arguments.
 #[derive(Debug, Clone)]

@@ -6,10 +6,8 @@ use coord_core::{
 };
 use zookeeper_client::{Acls, Client, CreateMode, Error};
 
-use crate::{
-    common::{LONG, claim, granted, hint, line, name, open, place, proxy, raw, root, settled, until},
-    with,
-};
+use super::with;
+use crate::common::{LONG, claim, granted, hint, line, name, open, place, proxy, raw, root, settled, until};
 
 const SERVICE: &str = "services/shop";
 

@@ -9,10 +9,8 @@ use coord_core::{
 };
 use futures_util::FutureExt;
 
-use crate::{
-    item, one, push, queue, receive, say,
-    stores::{LONG, fresh, large, open, proxy, shared},
-};
+use super::{item, one, push, queue, receive, say};
+use crate::stores::{LONG, fresh, large, open, proxy, shared};
 
 /// A lease whose move to a longer session did not arrive is moved by the next extension, as it is still the present one.
 #[tokio::test]

@@ -13,10 +13,8 @@ use coord_zk::Store;
 use fastrand::Rng;
 use futures_util::FutureExt;
 
-use crate::{
-    item, one, push, queue, receive, say,
-    stores::{LONG, hint, large, open, quiet, shared},
-};
+use super::{item, one, push, queue, receive, say};
+use crate::stores::{LONG, hint, large, open, quiet, shared};
 
 #[tokio::test]
 async fn a_push_wakes_consumers_and_room_wakes_producers() {

@@ -9,10 +9,8 @@ use coord_core::{
 };
 use fastrand::Rng;
 
-use crate::{
-    item, one, push, queue, receive, say,
-    stores::{LONG, fresh, large, open, proxy, shared, until},
-};
+use super::{item, one, push, queue, receive, say};
+use crate::stores::{LONG, fresh, large, open, proxy, shared, until};
 
 /// What is expected of a queue whose operations come one after the other.
 #[derive(Default)]

@@ -1,11 +1,8 @@
-//! The queues: random operations side by side with the memory backend, hints, leases, what is left behind, what they cost.
+//! The queues: hints, leases, what is left behind, what they cost.
 
 mod halfway;
 mod hints;
 mod long;
-mod model;
-#[path = "../stores/mod.rs"]
-mod stores;
 mod tokens;
 
 use std::{sync::Arc, time::Duration};
@@ -18,7 +15,8 @@ use coord_core::{
         Word,
     },
 };
-use stores::{
+
+use crate::stores::{
     LONG, fresh, large, name, namespace, nodes, open, path_of, plain_server, proxy, server, shared, until,
 };
 

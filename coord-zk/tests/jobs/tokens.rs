@@ -2,10 +2,8 @@
 
 use coord_core::spi::jobs::{Jobs, Receive};
 
-use crate::{
-    item, one, push, queue, receive,
-    stores::{fresh, nodes, path_of, server},
-};
+use super::{item, one, push, queue, receive};
+use crate::stores::{fresh, nodes, path_of, server};
 
 /// Whoever removes the nodes of a queue does not make its tokens begin anew, although many of them were given out by few changes.
 #[tokio::test]

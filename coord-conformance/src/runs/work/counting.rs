@@ -1,13 +1,13 @@
 //! Counting under a lock, by holders who do not look at their guards before they write.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use coord_core::{
     Condition, ConfigStore, Error, ErrorKind, FencedStore, FencingToken, LockOptions, Name, Result,
 };
 use fastrand::Rng;
 
-use super::{Hands, named, pause, shrug};
+use super::{Hands, Work, named, shrug};
 use crate::{
     Client, Verdict,
     history::{Event, Op, Outcome},
@@ -16,6 +16,9 @@ use crate::{
 
 /// How long one counter is counted in. A key's value is the list of all its writers, which must not grow for ever.
 const STRETCH: Duration = Duration::from_secs(10);
+
+/// What the keys begin with that are counted in.
+pub(in crate::runs) const KEYS: &str = "till/";
 
 /// What is counted in.
 pub(in crate::runs) enum Counter {
@@ -28,12 +31,14 @@ pub(in crate::runs) enum Counter {
 
 impl Counter {
     /// The counter of a stretch.
-    pub(in crate::runs) fn new(key: bool, folder: &Path, fenced: bool, stretch: u64) -> Self {
+    pub(in crate::runs) fn new(key: bool, work: &Work, stretch: u64) -> Self {
         if key {
-            return Self::Key(named(&format!("till/{stretch}")));
+            // A key that was fenced cannot be removed, so that all work in a store has the same.
+            return Self::Key(named(&format!("{KEYS}{stretch}")));
         }
-        let path = folder.join(format!("ledger-{stretch}"));
-        Self::File(Resource::new(path, fenced), format!("ledger/{stretch}"))
+        let object = format!("{}ledger/{stretch}", work.prefix);
+        let path = work.folder.join(object.replace('/', "-"));
+        Self::File(Resource::new(path, work.fenced), object)
     }
 
     /// Fences older tokens out, if it checks them, and reads the number and what belongs to it.
@@ -123,12 +128,12 @@ impl Hands {
     /// trusts its lock, and does not look at it.
     pub(super) async fn count(self, mut rng: Rng, key: bool) -> Result<()> {
         let (client, work) = (&self.client, &self.work);
-        let name = named(if key { "till" } else { "ledger" });
+        let name = work.name(if key { "till" } else { "ledger" });
         let options = LockOptions::default().with_ttl(work.ttl).with_wait(work.ttl * 2);
         while self.goes_on() {
-            pause(&mut rng, 0..50).await;
+            self.pause(&mut rng, 0..50).await;
             let Some(held) = shrug(client.lock(&name, &options).await).await? else { continue };
-            let counter = Counter::new(key, &work.folder, work.fenced, self.stretch(STRETCH));
+            let counter = Counter::new(key, work, self.stretch(STRETCH));
             let round = async {
                 let read = counter.read(client, held.token(), work.fenced).await?;
                 // In a control something has to happen in between.

@@ -8,7 +8,7 @@ use coord_core::{
 use fastrand::Rng;
 use tokio::time::sleep;
 
-use super::{Hands, SEATS, named, pause, shrug};
+use super::{Hands, SEATS, shrug};
 use crate::{
     client::SAMPLE,
     history::{Held, Holding, Op, object},
@@ -41,10 +41,10 @@ impl Hands {
     }
 
     pub(super) async fn sit(self, mut rng: Rng) -> Result<()> {
-        let (name, ttl) = (named("seats"), self.work.ttl);
+        let (name, ttl) = (self.work.name("seats"), self.work.ttl);
         let options = LockOptions::default().with_ttl(ttl).with_wait(ttl * 2);
         while self.goes_on() {
-            pause(&mut rng, 0..50).await;
+            self.pause(&mut rng, 0..50).await;
             let asking = self.client.permits(&name, rng.u32(1..3), SEATS, &options);
             let Some(held) = shrug(asking.await).await? else { continue };
             self.work_under(&held, &mut rng, 5..80).await;
@@ -54,10 +54,10 @@ impl Hands {
     }
 
     pub(super) async fn lead(self, mut rng: Rng) -> Result<()> {
-        let (name, ttl) = (named("office"), self.work.ttl);
+        let (name, ttl) = (self.work.name("office"), self.work.ttl);
         let options = CampaignOptions::default().with_ttl(ttl).with_wait(ttl * 2);
         while self.goes_on() {
-            pause(&mut rng, 0..50).await;
+            self.pause(&mut rng, 0..50).await;
             let Some(held) = shrug(self.client.lead(&name, &options).await).await? else { continue };
             self.work_under(&held, &mut rng, 20..150).await;
             shrug(held.guard().proclaim(vec![rng.u8(..)]).await).await?;
@@ -71,7 +71,7 @@ impl Hands {
 
     /// Registers, stays for a while, and leaves.
     pub(super) async fn stay(self, mut rng: Rng) -> Result<()> {
-        let (client, service) = (&self.client, named("crew"));
+        let (client, service) = (&self.client, self.work.name("crew"));
         let options = RegisterOptions::default().with_ttl(self.work.ttl);
         let (object, id) = (object(Kind::Registry, &service), client.owner().to_owned());
         while self.goes_on() {
@@ -93,7 +93,7 @@ impl Hands {
             let token = registration.token().get();
             let op = |_: Option<&()>| Op::Deregister { attempt, token };
             shrug(client.recorder().call(&object, registration.deregister(), op).await).await?;
-            pause(&mut rng, 0..200).await;
+            self.pause(&mut rng, 0..200).await;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@
 mod counting;
 mod holding;
 mod values;
+mod watchers;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -21,16 +22,15 @@ use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinSet, time::sleep};
 
+pub(crate) use self::watchers::Watchers;
 pub(super) use self::{
-    counting::{Counter, accepted},
-    values::{entries, follow},
+    counting::{Counter, KEYS, accepted},
+    values::entries,
 };
-use crate::{Client, watching, working};
+use crate::{Client, working};
 
 /// How many of them one may hold at a time.
 pub(super) const SEATS: u32 = 3;
-/// Keys of this prefix are watched.
-pub(super) const CONFIG: &str = "config/";
 
 /// A name of the runs; they are all valid.
 pub(super) fn named(text: &str) -> Name {
@@ -59,6 +59,22 @@ pub struct Work {
     pub values: bool,
     /// Whether there are jobs.
     pub jobs: bool,
+    /// What all names begin with: work after other work in the same store has names of its own.
+    pub prefix: String,
+    /// How many times as long as at full speed one pauses between two pieces of work.
+    pub pace: u32,
+}
+
+impl Work {
+    /// A name of this work.
+    pub(super) fn name(&self, text: &str) -> Name {
+        named(&format!("{}{text}", self.prefix))
+    }
+
+    /// What the keys that are watched begin with.
+    pub(super) fn config(&self) -> String {
+        format!("{}config/", self.prefix)
+    }
 }
 
 /// A worker at work.
@@ -68,8 +84,8 @@ struct Hands {
     work: Arc<Work>,
 }
 
-/// Works until the end of it. What the worker watches it watches for as long as it lives.
-pub(crate) async fn work(client: &Client, work: Work) -> Result<()> {
+/// Works until the end of it. What the worker watches it watches for longer, as a part of `watching`.
+pub(crate) async fn work(client: &Client, work: Work, watching: &Watchers) -> Result<()> {
     let mut seeds = Rng::with_seed(work.seed);
     let hands = Hands { client: client.clone(), work: Arc::new(work) };
     let work = &hands.work;
@@ -85,17 +101,12 @@ pub(crate) async fn work(client: &Client, work: Work) -> Result<()> {
     if work.values {
         begin(|hands, rng| Box::pin(hands.count(rng, true)));
         begin(|hands, rng| Box::pin(hands.configure(rng)));
-        let mut watching = follow(client);
-        tokio::spawn(async move { watching.until(|_| false).await.map(drop) });
     }
     if work.jobs {
         begin(|hands, rng| Box::pin(hands.produce(rng)));
         begin(|hands, rng| Box::pin(hands.consume(rng)));
     }
-    let (mut observing, mut watching) =
-        (watching::observe(client, &named("office")), watching::watch(client, &named("crew")));
-    tokio::spawn(async move { observing.until(|_| false).await.map(drop) });
-    tokio::spawn(async move { watching.until(|_| false).await.map(drop) });
+    watching.add_all(client, work);
     while let Some(ended) = tasks.join_next().await {
         ended.map_err(|stopped| Error::new(ErrorKind::Internal, "a task stopped").with_source(stopped))??;
     }
@@ -117,10 +128,14 @@ impl Hands {
         self.now().saturating_sub(self.work.start) / length
     }
 
+    async fn pause(&self, rng: &mut Rng, millis: std::ops::Range<u64>) {
+        sleep(Duration::from_millis(rng.u64(millis)) * self.work.pace).await;
+    }
+
     async fn produce(self, mut rng: Rng) -> Result<()> {
-        let queue = named("jobs");
+        let queue = self.work.name("jobs");
         while self.goes_on() {
-            pause(&mut rng, 0..200).await;
+            self.pause(&mut rng, 0..200).await;
             let item = format!("{} {}", self.client.owner(), self.client.recorder().number());
             let mut new = coord_core::Item::new(item).with_priority(rng.i32(..3));
             new.group = (rng.u32(..3) == 0).then(|| format!("group {}", rng.u32(..2)));
@@ -130,7 +145,7 @@ impl Hands {
     }
 
     async fn consume(self, mut rng: Rng) -> Result<()> {
-        let queue = named("jobs");
+        let queue = self.work.name("jobs");
         let options = working::options(self.work.ttl).with_wait(Duration::from_millis(300));
         while self.goes_on() {
             let options = options.clone().with_batch(rng.u32(1..3));
@@ -141,10 +156,6 @@ impl Hands {
         }
         Ok(())
     }
-}
-
-async fn pause(rng: &mut Rng, millis: std::ops::Range<u64>) {
-    sleep(Duration::from_millis(rng.u64(millis))).await;
 }
 
 /// What faults explain has left its trace in the history, and the work goes on after a while.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use coord_core::{ConfigEvent, ConfigStore, Entry, Result};
 use fastrand::Rng;
 
-use super::{CONFIG, Hands, named, pause, shrug};
+use super::{Hands, Work, shrug};
 use crate::{
     Client, Failure, Verdict,
     history::{Given, Op, Report},
@@ -22,8 +22,8 @@ impl Hands {
     pub(super) async fn configure(self, mut rng: Rng) -> Result<()> {
         let client = &self.client;
         while self.goes_on() {
-            pause(&mut rng, 0..80).await;
-            let key = named(&format!("{CONFIG}{}-{}", self.stretch(STRETCH), rng.u64(..KEYS)));
+            self.pause(&mut rng, 0..80).await;
+            let key = self.work.name(&format!("config/{}-{}", self.stretch(STRETCH), rng.u64(..KEYS)));
             let found = match rng.u8(..10) {
                 // A blind write.
                 0 | 1 => None,
@@ -56,7 +56,7 @@ fn one(entry: &Entry) -> (String, String, u64) {
 }
 
 /// Watches all of them, recorded.
-pub(in crate::runs) fn follow(client: &Client) -> Watching<ConfigEvent> {
+pub(super) fn follow(client: &Client, work: &Work) -> Watching<ConfigEvent> {
     let op = |watcher, event: &ConfigEvent| {
         let report = match event {
             ConfigEvent::Snapshot(entries) => Report::Snapshot(listed(entries)),
@@ -70,15 +70,15 @@ pub(in crate::runs) fn follow(client: &Client) -> Watching<ConfigEvent> {
         };
         Op::Followed { watcher, report }
     };
-    Watching::new(client, CONFIG.to_owned(), client.watch_prefix(CONFIG), op)
+    Watching::new(client, work.config(), client.watch_prefix(&work.config()), op)
 }
 
 /// All of them, with keys, values and versions.
-pub(in crate::runs) async fn entries(client: &Client) -> Verdict<Vec<(String, String, u64)>> {
+pub(in crate::runs) async fn entries(client: &Client, prefix: &str) -> Verdict<Vec<(String, String, u64)>> {
     let mut all: Vec<Entry> = Vec::new();
     loop {
         let after = all.last().map(|entry| entry.key.clone());
-        let page = client.list(CONFIG, after.as_ref(), 100).await?;
+        let page = client.list(prefix, after.as_ref(), 100).await?;
         let more = page.more;
         if more && page.entries.is_empty() {
             return Err(Failure::new("a page is empty, and there is more"));
