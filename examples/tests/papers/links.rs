@@ -2,18 +2,33 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use crate::text::{blocks, root};
+use crate::{
+    guide::pages,
+    text::{blocks, root},
+};
 
 const GUARANTEES: &str = "docs/guarantees.md";
 
 fn papers() -> Vec<PathBuf> {
     let decisions = fs::read_dir(root().join("docs/decisions")).unwrap().map(|entry| entry.unwrap().path());
-    let papers = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", GUARANTEES];
-    decisions.chain(papers.map(|paper| root().join(paper))).collect()
+    let papers = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        GUARANTEES,
+        "benches/README.md",
+        "docs/comparison/README.md",
+        "docs/faults.md",
+        "docs/proof/README.md",
+        "docs/proof/explained.md",
+        "docs/proof/soak.md",
+    ];
+    decisions.chain(papers.map(|paper| root().join(paper))).chain(pages()).collect()
 }
 
 /// The text and the target of every link.
-fn links(text: &str) -> Vec<(String, String)> {
+pub(crate) fn links(text: &str) -> Vec<(String, String)> {
     let mut links = Vec::new();
     for (at, _) in text.match_indices("](") {
         let label = text[..at].rsplit('[').next().unwrap_or_default();
@@ -50,7 +65,7 @@ fn links_lead_somewhere() {
 }
 
 /// The cases that a crate passes, on each of its backends.
-fn passed(backend: &str) -> BTreeSet<String> {
+pub(crate) fn passed(backend: &str) -> BTreeSet<String> {
     let files = fs::read_dir(root().join(backend).join("tests")).unwrap().map(|entry| entry.unwrap().path());
     let is_list = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "expected");
     let lists = files.filter(is_list).map(|path| {

@@ -17,7 +17,7 @@ use crate::text::{blocks, ranked, root, sessions};
 macro_rules! shown {
     ($($test:ident: $command:literal,)*) => {
         $(#[test] fn $test() { prints_what_is_shown($command, None); })*
-        const SHOWN: &[&str] = &[$($command),*];
+        pub(crate) const SHOWN: &[&str] = &[$($command),*];
     };
 }
 
@@ -33,10 +33,11 @@ shown! {
     barrier_phases: "barrier_phases",
     work_queue: "work_queue",
     live_config: "live_config",
+    lock_under_partition: "lock_under_partition",
     deposit: "deposit",
 }
 
-const CARGO: &str = "cargo run -q -p coord-examples --bin ";
+pub(crate) const CARGO: &str = "cargo run -q -p coord-examples --bin ";
 
 fn prints_what_is_shown(command: &str, store: Option<&str>) {
     let shown = sessions("README.md").remove(&format!("{CARGO}{command}")).expect("the README shows it");
