@@ -65,9 +65,11 @@ pub(super) async fn link(mut client: TcpStream, number: u64, shared: Arc<Shared>
         Ok::<_, io::Error>(server)
     };
     tokio::pin!(cut);
+    // Nothing passes on a connection that is to end at once.
     let server = tokio::select! {
-        server = passing => server.ok(),
+        biased;
         () = &mut cut => None,
+        server = passing => server.ok(),
     };
     let Some(mut server) = server else {
         reset(&[&client], &shared);
@@ -89,8 +91,9 @@ pub(super) async fn link(mut client: TcpStream, number: u64, shared: Arc<Shared>
             }
         };
         tokio::select! {
-            ended = both => ended,
+            biased;
             () = cut => Ended::Reset,
+            ended = both => ended,
         }
     };
     if ended == Ended::Reset {
@@ -122,9 +125,14 @@ async fn until_cut(mut settings: watch::Receiver<Settings>, part: f64) {
         if end.map(|(longest, _)| longest) != longest {
             end = longest.map(|longest| (longest, now().after(longest.mul_f64(part))));
         }
+        let left = end.map(|(_, end)| end.since(now()));
+        // A timer takes up to a millisecond even for no time.
+        if left == Some(Duration::ZERO) {
+            return;
+        }
         let over = async {
-            match end {
-                Some((_, end)) => tokio::time::sleep(end.since(now())).await,
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
                 None => std::future::pending().await,
             }
         };

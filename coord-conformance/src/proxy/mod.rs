@@ -195,7 +195,8 @@ impl Proxy {
         self.shared.settings.send_modify(|settings| settings.cuts += 1);
     }
 
-    /// Resets each connection, present or future, after a random part of this time.
+    /// Resets each connection, present or future, after a random part of this time. If that is zero, a new one is taken and reset
+    /// before anything passes.
     pub fn shorten(&self, longest: Duration) {
         self.shared.settings.send_modify(|settings| settings.longest = Some(longest));
     }

@@ -288,6 +288,35 @@ fn shortened_connections_end_one_after_the_other() {
     assert_eq!(other.counts().resets, 0);
 }
 
+/// However fast the server is: it never hears of them.
+#[test]
+fn nothing_passes_on_connections_that_end_at_once() {
+    let echo = Echo::start();
+    let proxy = before(&echo);
+    let mut old = Client::to(proxy.addr());
+    old.echoes("a");
+    proxy.shorten(Duration::ZERO);
+    old.is_reset();
+    let passed = proxy.counts();
+    for _ in 0..200 {
+        // One that is reset this early may not even learn that it was there.
+        if let Ok(mut client) = Client::try_to(proxy.addr()) {
+            let _ = std::io::Write::write_all(&mut client.0, b"b");
+            let read = client.read(1);
+            assert!(read.is_err(), "{read:?} came back");
+        }
+    }
+    let counts = proxy.counts();
+    assert_eq!(
+        (counts.to_server, counts.to_client),
+        (passed.to_server, passed.to_client),
+        "something passed"
+    );
+    assert_eq!(counts.resets, 201);
+    proxy.heal();
+    Client::to(proxy.addr()).echoes("c");
+}
+
 #[test]
 fn nobody_new_is_let_in_where_connections_are_refused() {
     let echo = Echo::start();

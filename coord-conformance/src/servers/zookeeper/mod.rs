@@ -32,6 +32,8 @@ const GIVEN: &str = "COORD_TEST_ZOOKEEPER_URL";
 
 /// How long one answer of a server to the harness may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// That of one that starts: it may take a connection before it can answer, and never does then.
+const SOON: Duration = Duration::from_millis(500);
 
 /// A ZooKeeper server. One that was started ends, and its folder is removed, when this is dropped or when this process ends,
 /// however it ends.
@@ -217,11 +219,15 @@ impl ZooKeeper {
     /// # Errors
     /// If it cannot be reached, or was given by a URL.
     pub fn word(&self, word: &str) -> io::Result<String> {
+        self.ask(word, TIMEOUT)
+    }
+
+    fn ask(&self, word: &str, patience: Duration) -> io::Result<String> {
         if self.port == 0 {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "this server was given by its URL"));
         }
-        let mut stream = TcpStream::connect_timeout(&self.address(), TIMEOUT)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
+        let mut stream = TcpStream::connect_timeout(&self.address(), patience)?;
+        stream.set_read_timeout(Some(patience))?;
         stream.write_all(word.as_bytes())?;
         stream.shutdown(Shutdown::Write)?;
         let mut answer = String::new();
@@ -244,8 +250,7 @@ impl ZooKeeper {
     /// What it is: `standalone`, `leader`, `follower`; `None` while it is none of them or does not answer.
     #[must_use]
     pub fn mode(&self) -> Option<String> {
-        let answer = self.word("srvr").ok()?;
-        answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
+        mode(&self.word("srvr").ok()?)
     }
 
     /// Waits until it serves. It is asked for its folder, so that it is no other server.
@@ -254,10 +259,14 @@ impl ZooKeeper {
         self.node.until_ready(|| {
             // It takes seconds, and needs the processor for that.
             std::thread::sleep(Duration::from_millis(20));
-            let here = self.word("conf").is_ok_and(|conf| conf.contains(&*folder.to_string_lossy()));
-            here && self.mode().is_some()
+            let here = self.ask("conf", SOON).is_ok_and(|conf| conf.contains(&*folder.to_string_lossy()));
+            here && self.ask("srvr", SOON).is_ok_and(|answer| mode(&answer).is_some())
         })
     }
+}
+
+fn mode(answer: &str) -> Option<String> {
+    answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
 }
 
 /// The URL of [`GIVEN`], without a path.
