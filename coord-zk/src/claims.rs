@@ -197,7 +197,7 @@ impl Attempt<'_> {
     async fn join(&self) -> Result<Option<Look>, Failure> {
         let shared = &self.store.shared;
         let session = shared.session_for(self.claim.ttl).await?;
-        let folder = self.spot.folder.as_str();
+        let (folder, mode) = (self.spot.folder.as_str(), self.spot.folder_mode());
         let paths = self.spot.paths(self.claim);
         let data = self.data();
         // With the folder if it is probably new or was not there, once more if nothing above it was, and again if the server
@@ -205,7 +205,7 @@ impl Attempt<'_> {
         let lacks = shared.folders.lacks(folder);
         for round in 0..4 {
             let sent = now();
-            let folder_made = (round > 0 || lacks).then(|| session.create(folder, b"", Mode::Container));
+            let folder_made = (round > 0 || lacks).then(|| session.create(folder, b"", mode));
             shared.leases.begin(&self.stem, &session, sent.after(self.claim.ttl));
             if let Some(face) = &self.face {
                 shared.leases.faced(&self.stem, &face.path);
@@ -217,7 +217,7 @@ impl Attempt<'_> {
                     if let Some(folder_made) = folder_made {
                         match folder_made.await {
                             Ok(_) | Err(Failure::NodeExists) => {}
-                            Err(Failure::NoNode) => session.make(folder, Mode::Container).await?,
+                            Err(Failure::NoNode) => session.make(folder, mode).await?,
                             Err(failure) => return Err(failure),
                         }
                     }

@@ -83,10 +83,11 @@ pub enum Layout {
     /// Everything else stands where it does in our own layout.
     Curator,
     /// A lock stands at exactly its name below the chroot, in the layout of `kazoo.recipe.lock.Lock`. Locks of others are
-    /// respected, and kazoo and Go respect ours.
+    /// respected, and kazoo and Go respect ours. Its folder stays when it is empty: kazoo's lock, once used, fails without it.
     Kazoo,
     /// A lock stands at exactly its name below the chroot, by two nodes that are made in one step, so that all of Curator, Go
-    /// and kazoo respect it. Locks of others are respected. Services are shared as in the layout of Curator.
+    /// and kazoo respect it. Locks of others are respected. Folders of locks stay, as above. Services are shared as in the
+    /// layout of Curator.
     Interop,
 }
 

@@ -97,7 +97,7 @@
 //! # Names
 //! All nodes of a name stand in `/coord/<namespace>/<kind>/<name>` below the chroot; folders of lines are container nodes, which
 //! the servers remove some time after they became empty. [`Layout`] lists those that are shared with Curator, kazoo and the
-//! client of Go.
+//! client of Go; where kazoo takes part, the folder of a lock stays.
 //!
 //! # Services shared with Curator
 //! In the layouts [`Layout::Curator`] and [`Layout::Interop`] the service `services/shop` is the service `shop` of Curator's service

@@ -15,6 +15,7 @@ use coord_core::spi::{ALL, Claim, ClaimId, LineId};
 use crate::{
     config::{Config, Layout},
     keys::{self, Folder},
+    session::Mode,
 };
 
 /// What other libraries put in front of the numbers of locks. Whoever has one of these waits or holds.
@@ -54,6 +55,15 @@ impl Spot {
             Layout::Interop => {
                 vec![format!("{stem}lock-"), self.folder.node(&format!("{}__lock__", simple(claim.id)))]
             }
+        }
+    }
+
+    /// How long the folder lives. Kazoo looks once whether a lock's folder is there, and every later claim of that lock fails without
+    /// it: the folder stays, as one that kazoo makes.
+    pub(crate) fn folder_mode(&self) -> Mode {
+        match self.layout {
+            Layout::Own | Layout::Curator => Mode::Container,
+            Layout::Kazoo | Layout::Interop => Mode::Persistent,
         }
     }
 

@@ -18,6 +18,12 @@ elif command == "hold":
     sys.stdin.readline()
     lock.release()
     print("released", flush=True)
+elif command == "again":
+    for _ in range(2):
+        with lock:
+            print("held", flush=True)
+        print("released", flush=True)
+        sys.stdin.readline()
 elif command == "count":
     file, rounds = rest
     for _ in range(int(rounds)):

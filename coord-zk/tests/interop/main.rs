@@ -220,6 +220,32 @@ async fn kazoo_and_we_respect_each_other() {
     }
 }
 
+/// A lock of kazoo that was used once can be used again, however long the folder that we made was empty meanwhile.
+#[tokio::test]
+async fn kazoo_finds_our_folder_again() {
+    let Some(kazoo) = kazoo().await else { return };
+    for layout in ["kazoo", "interop", "curator"] {
+        let Some(url) = place() else { return };
+        let store = open(&with(&url, layout)).await;
+        let line = line("stock");
+        let claim = claim(&line);
+        granted(store.claim(&claim).await.unwrap());
+        store.withdraw(&line, claim.id).await.unwrap();
+        let mut other = kazoo.start(&url, "stock", "lock-", &["again"]);
+        other.until("released").await;
+        // Much longer than this server keeps an empty container.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let folder = format!("{}/stock", root(&url));
+        let there = raw(&url).await.check_stat(&folder).await.unwrap().is_some();
+        assert_eq!(there, layout != "curator", "{layout}");
+        if there {
+            other.go_on().await;
+            other.until("held").await;
+            other.until("released").await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn curator_and_we_respect_each_other() {
     let Some(curator) = curator().await else { return };
