@@ -20,7 +20,9 @@ use tokio::{
     sync::OnceCell,
 };
 
-use crate::common::{LONG, claim, granted, hint, hosts, ids, line, name, open, place, raw, root, waiting};
+use crate::common::{
+    LONG, claim, granted, hint, hosts, ids, line, name, open, place, raw, root, until, waiting,
+};
 
 /// Another library's lock, as a program that takes arguments.
 #[derive(Debug, Clone)]
@@ -224,25 +226,29 @@ async fn kazoo_and_we_respect_each_other() {
 #[tokio::test]
 async fn kazoo_finds_our_folder_again() {
     let Some(kazoo) = kazoo().await else { return };
-    for layout in ["kazoo", "interop", "curator"] {
+    for layout in ["kazoo", "interop"] {
         let Some(url) = place() else { return };
-        let store = open(&with(&url, layout)).await;
-        let line = line("stock");
-        let claim = claim(&line);
-        granted(store.claim(&claim).await.unwrap());
-        store.withdraw(&line, claim.id).await.unwrap();
-        let mut other = kazoo.start(&url, "stock", "lock-", &["again"]);
+        let stores = [open(&with(&url, layout)).await, open(&url).await];
+        let (line, raw) = (line("stock"), raw(&url).await);
+        let folders = ["/stock", "/coord/default/lock/stock"].map(|path| format!("{}{path}", root(&url)));
+        let is_there = async |at: usize| raw.check_stat(&folders[at]).await.unwrap().is_some();
+        // It waits in the folder that we made.
+        let held = claim(&line);
+        granted(stores[0].claim(&held).await.unwrap());
+        let ours = raw.list_children(&folders[0]).await.unwrap().len();
+        let mut other = kazoo.start(&url, "stock", "", &["again"]);
+        until("kazoo", async || raw.list_children(&folders[0]).await.unwrap().len() > ours).await;
+        stores[0].withdraw(&line, held.id).await.unwrap();
         other.until("released").await;
-        // Much longer than this server keeps an empty container.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let folder = format!("{}/stock", root(&url));
-        let there = raw(&url).await.check_stat(&folder).await.unwrap().is_some();
-        assert_eq!(there, layout != "curator", "{layout}");
-        if there {
-            other.go_on().await;
-            other.until("held").await;
-            other.until("released").await;
-        }
+        let held = claim(&line);
+        granted(stores[1].claim(&held).await.unwrap());
+        stores[1].withdraw(&line, held.id).await.unwrap();
+        // Ours alone is removed. It was the last that became empty.
+        until("no folder of our own", async || !is_there(1).await).await;
+        assert!(is_there(0).await, "{layout}");
+        other.go_on().await;
+        other.until("held").await;
+        other.until("released").await;
     }
 }
 
