@@ -64,7 +64,12 @@ const CAUSES: [(&str, &str, &str); 19] = [
          recipe",
     ),
     ("64 independent locks, × 64 connections of the driver", "redis", SCRIPT),
-    ("64 independent locks, × the floor", "pg", GUARD),
+    (
+        "64 independent locks, × the floor",
+        "pg",
+        "a step is a function of some ten statements where the floor's is one: the server's processes and the client use most of both \
+         processors",
+    ),
     ("64 independent locks, × the floor", "etcd", GUARD),
     (
         "64 independent locks, × the floor",
