@@ -164,6 +164,7 @@ mod error;
 mod fence;
 mod jobs;
 mod keys;
+mod migrations;
 mod news;
 #[cfg(feature = "postgres")]
 mod postgres;

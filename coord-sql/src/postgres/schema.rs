@@ -1,5 +1,7 @@
 //! Making the schema, and bringing it up to date.
 
+use std::sync::LazyLock;
+
 use coord_core::{Error, ErrorKind, Result};
 use sqlx::{Connection, PgConnection, Row, migrate::Migrator};
 
@@ -7,8 +9,16 @@ use super::{
     config::PostgresConfig,
     error::{NEWER, on_connecting},
 };
+use crate::migrations::migrator;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    migrator(&[
+        ("claims", include_str!("../../migrations/postgres/0001_claims.sql")),
+        ("values", include_str!("../../migrations/postgres/0002_values.sql")),
+        ("jobs", include_str!("../../migrations/postgres/0003_jobs.sql")),
+        ("overtaken", include_str!("../../migrations/postgres/0004_overtaken.sql")),
+    ])
+});
 
 /// Serialises clients that start at once. Any number; it is of this library alone.
 const LOCK: i64 = 0x636f_6f72_645f_7371;
@@ -74,4 +84,15 @@ async fn is_complete(connection: &mut PgConnection, place: &str) -> Result<bool>
         }
     }
     Ok(done == MIGRATIONS.iter().count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migrations::tests::are_those_of;
+
+    #[test]
+    fn every_version_is_known() {
+        are_those_of("postgres", &MIGRATIONS);
+    }
 }
