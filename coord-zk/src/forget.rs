@@ -38,7 +38,8 @@ struct Turn {
 
 impl Looked {
     /// Which of so many folders it is time to look through, for a client that has known them for a while; all of them have
-    /// their turn within a quarter of the time that their nodes are kept.
+    /// their turn within a quarter of the time that their nodes are kept. Who asks seldom catches up: as many have their turn,
+    /// one for each time that it asks, as have missed it.
     pub(crate) fn turn(&self, of: &str, folders: usize, memory: Duration, now: Moment) -> Option<usize> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         let pause = memory / 4 / u32::try_from(folders).unwrap_or(u32::MAX);
@@ -47,7 +48,8 @@ impl Looked {
             if now.since(turn.since) < pause {
                 return None;
             }
-            *turn = Turn { since: now, next: (at + 1) % folders };
+            let earliest = Moment::from_start(now.since_start().saturating_sub(memory / 4 - pause));
+            *turn = Turn { since: turn.since.after(pause).max(earliest), next: (at + 1) % folders };
             return Some(at);
         }
         if turns.len() >= MANY {
@@ -119,11 +121,23 @@ mod tests {
         let (looked, memory) = (Looked::default(), Duration::from_secs(80));
         let turn = |seconds| looked.turn("a", 4, memory, Moment::from_start(Duration::from_secs(seconds)));
         assert_eq!((turn(1), turn(5)), (None, None));
-        let turns: Vec<_> = [6, 11, 100, 105].into_iter().map(|second| turn(second).unwrap()).collect();
+        let turns: Vec<_> = [6, 11, 16, 21].into_iter().map(|second| turn(second).unwrap()).collect();
         let first = turns[0];
         assert_eq!(turns, [0, 1, 2, 3].map(|at| (first + at) % 4));
-        assert_eq!(turn(109), None);
-        assert_eq!(turn(110), Some(first));
+        assert_eq!(turn(25), None);
+        assert_eq!(turn(26), Some(first));
+    }
+
+    #[test]
+    fn who_asks_seldom_catches_up() {
+        let (looked, memory) = (Looked::default(), Duration::from_secs(80));
+        let turn = |seconds| looked.turn("a", 4, memory, Moment::from_start(Duration::from_secs(seconds)));
+        assert_eq!(turn(1), None);
+        let first = turn(500).expect("a turn");
+        let turns: Vec<_> = [500, 501, 501].into_iter().map(|second| turn(second).unwrap()).collect();
+        assert_eq!(turns, [1, 2, 3].map(|at| (first + at) % 4));
+        assert_eq!(turn(504), None);
+        assert_eq!(turn(505), Some(first));
     }
 
     #[test]
