@@ -137,15 +137,7 @@ impl Shared {
     pub(crate) async fn lone_lease(&self, seconds: i64) -> Result<Lease> {
         let at = Clock::System.now();
         let (id, granted) = self.grant(Duration::from_secs(seconds.unsigned_abs())).await?;
-        Ok(Lease {
-            id,
-            seconds,
-            granted,
-            armed: Mutex::new(Armed { at, term: 0 }),
-            gone: AtomicBool::new(false),
-            suspect: Mutex::default(),
-            keeper: tokio::sync::Mutex::default(),
-        })
+        Ok(Lease::new(id, seconds, granted, at))
     }
 
     /// A lease has ended, and everything on it.
@@ -171,6 +163,19 @@ impl Shared {
 }
 
 impl Lease {
+    /// One that was granted by a request that was sent at `at`.
+    pub(crate) fn new(id: i64, seconds: i64, granted: Duration, at: Moment) -> Self {
+        Self {
+            id,
+            seconds,
+            granted,
+            armed: Mutex::new(Armed { at, term: 0 }),
+            gone: AtomicBool::new(false),
+            suspect: Mutex::default(),
+            keeper: tokio::sync::Mutex::default(),
+        }
+    }
+
     fn armed(&self) -> Armed {
         *self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -35,7 +35,8 @@ struct Claims {
     /// When whoever sweeps looks again by itself; `None`: it does not sleep.
     sleeps: Option<Moment>,
     by_id: HashMap<ClaimId, Held>,
-    /// The last ones that ended, with their tokens: a member that is behind may still show them.
+    /// The last ones that were forgotten, with their tokens. They may still be shown: a member that leads since just now may not
+    /// have applied yet by what a lease was granted, and says that there is none.
     over: VecDeque<(ClaimId, i64)>,
 }
 
@@ -167,7 +168,7 @@ impl Registry {
     pub(crate) fn remove(&self, id: ClaimId, serial: u64) {
         let mut claims = self.claims();
         if claims.by_id.get(&id).is_some_and(|held| held.serial == serial)
-            && let Some(Held { ended: true, token: Some(token), .. }) = claims.by_id.remove(&id)
+            && let Some(Held { token: Some(token), .. }) = claims.by_id.remove(&id)
         {
             claims.over.push_back((id, token));
             if claims.over.len() > OVER {
@@ -210,11 +211,67 @@ impl Registry {
     pub(crate) fn left(&self, id: ClaimId, token: i64) -> Option<Duration> {
         let now = Clock::System.now();
         let claims = self.claims();
-        if claims.over.contains(&(id, token)) {
-            return Some(Duration::ZERO);
-        }
-        let held = claims.by_id.get(&id).filter(|held| held.token == Some(token))?;
+        let Some(held) = claims.by_id.get(&id).filter(|held| held.token == Some(token)) else {
+            return claims.over.contains(&(id, token)).then_some(Duration::ZERO);
+        };
         // One that is being withdrawn is in the line until the server says that it is not: others see it there.
         Some(if held.ended && !held.leaving { Duration::ZERO } else { held.deadline.since(now) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_core::{
+        Name, Namespace,
+        spi::{Claim, Kind},
+    };
+
+    use super::*;
+    use crate::{config::Layout, lines::LineKeys};
+
+    fn held(claim: &Claim, token: i64) -> Held {
+        let now = Clock::System.now();
+        Held {
+            serial: 0,
+            line: claim.line.clone(),
+            keys: LineKeys::of(&claim.line, Layout::default()).of_claim(claim.id, 1, 7),
+            alone: false,
+            lease: Arc::new(Lease::new(7, 10, claim.ttl, now)),
+            turn: Arc::default(),
+            moving: None,
+            token: Some(token),
+            version: token,
+            record: Record::new(claim, "client"),
+            deadline: now.after(claim.ttl),
+            ended: false,
+            leaving: false,
+        }
+    }
+
+    #[test]
+    fn what_is_over_is_over_until_it_enters_again() {
+        let name = Name::new("x").unwrap();
+        let line = LineId { namespace: Namespace::default(), kind: Kind::Registry, name };
+        let claim = Claim {
+            line,
+            id: ClaimId::random(),
+            weight: 1,
+            limit: u32::MAX,
+            ttl: Duration::from_secs(10),
+            priority: 0,
+            wait: false,
+            owner: String::new(),
+            value: Vec::new(),
+        };
+        let registry = Registry::default();
+        assert_eq!(registry.left(claim.id, 5), None, "nobody knows of it");
+        for _ in 0..2 {
+            // Found again at the server, it has the token that it had.
+            let serial = registry.enter(claim.id, held(&claim, 5));
+            assert!(registry.left(claim.id, 5).is_some_and(|left| !left.is_zero()), "it runs");
+            registry.remove(claim.id, serial);
+            assert_eq!(registry.left(claim.id, 5), Some(Duration::ZERO), "it is over, whoever shows it");
+            assert_eq!(registry.left(claim.id, 6), None, "one with another token is another one");
+        }
     }
 }
