@@ -142,7 +142,7 @@ impl Shared {
 
     /// A lease has ended, and everything on it.
     pub(crate) fn lease_ended(&self, lease: &Lease) {
-        lease.gone.store(true, Ordering::Release);
+        lease.end();
         self.registry.changed.notify_one();
     }
 
@@ -313,6 +313,11 @@ impl Lease {
         }
         let term = answer.header().map_or(0, etcd_client::ResponseHeader::raft_term);
         Ok((Kept::Alive(term), Some(keeper)))
+    }
+
+    /// From now on it is gone.
+    pub(crate) fn end(&self) {
+        self.gone.store(true, Ordering::Release);
     }
 
     pub(crate) fn is_gone(&self) -> bool {

@@ -5,7 +5,7 @@
 //! lease it is on. The deadlines count from before the request was sent; the lease at the server runs longer.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -35,13 +35,10 @@ struct Claims {
     /// When whoever sweeps looks again by itself; `None`: it does not sleep.
     sleeps: Option<Moment>,
     by_id: HashMap<ClaimId, Held>,
-    /// The last ones that were forgotten, with their tokens. They may still be shown: a member that leads since just now may not
-    /// have applied yet by what a lease was granted, and says that there is none.
-    over: VecDeque<(ClaimId, i64)>,
+    /// Those whose lease is gone, as a member said, with their tokens, and how long that is remembered. They may still be shown:
+    /// a new leader may not know a lease yet, and says that there is none.
+    over: HashMap<(ClaimId, i64), Moment>,
 }
-
-/// How many of those are remembered.
-const OVER: usize = 256;
 
 /// One claim of this client.
 #[derive(Debug, Clone)]
@@ -164,16 +161,19 @@ impl Registry {
         Leaving { registry: self, id, serial }
     }
 
-    /// Forgets it.
+    /// Forgets it; but not that it is over, if its lease is gone.
     pub(crate) fn remove(&self, id: ClaimId, serial: u64) {
         let mut claims = self.claims();
-        if claims.by_id.get(&id).is_some_and(|held| held.serial == serial)
-            && let Some(Held { token: Some(token), .. }) = claims.by_id.remove(&id)
+        if claims.by_id.get(&id).is_none_or(|held| held.serial != serial) {
+            return;
+        }
+        if let Some(Held { token: Some(token), lease, .. }) = claims.by_id.remove(&id)
+            && lease.is_gone()
         {
-            claims.over.push_back((id, token));
-            if claims.over.len() > OVER {
-                claims.over.pop_front();
-            }
+            let now = Clock::System.now();
+            claims.over.retain(|_, until| now < *until);
+            // Nobody keeps that lease alive, and a new leader lets it run once more at most.
+            claims.over.insert((id, token), now.after(lease.granted * 2));
         }
     }
 
@@ -212,7 +212,7 @@ impl Registry {
         let now = Clock::System.now();
         let claims = self.claims();
         let Some(held) = claims.by_id.get(&id).filter(|held| held.token == Some(token)) else {
-            return claims.over.contains(&(id, token)).then_some(Duration::ZERO);
+            return claims.over.contains_key(&(id, token)).then_some(Duration::ZERO);
         };
         // One that is being withdrawn is in the line until the server says that it is not: others see it there.
         Some(if held.ended && !held.leaving { Duration::ZERO } else { held.deadline.since(now) })
@@ -267,11 +267,16 @@ mod tests {
         assert_eq!(registry.left(claim.id, 5), None, "nobody knows of it");
         for _ in 0..2 {
             // Found again at the server, it has the token that it had.
-            let serial = registry.enter(claim.id, held(&claim, 5));
+            let held = held(&claim, 5);
+            let serial = registry.enter(claim.id, held.clone());
             assert!(registry.left(claim.id, 5).is_some_and(|left| !left.is_zero()), "it runs");
+            held.lease.end();
             registry.remove(claim.id, serial);
             assert_eq!(registry.left(claim.id, 5), Some(Duration::ZERO), "it is over, whoever shows it");
             assert_eq!(registry.left(claim.id, 6), None, "one with another token is another one");
         }
+        let serial = registry.enter(claim.id, held(&claim, 7));
+        registry.remove(claim.id, serial);
+        assert_eq!(registry.left(claim.id, 7), None, "its lease runs: it may be somebody else's by now");
     }
 }

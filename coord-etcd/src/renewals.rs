@@ -392,8 +392,9 @@ impl Shared {
                 }
                 Ok(_) => self.registry.remove(to, held.serial),
                 Err(error) if is_lease_gone(&error) => {
-                    self.lease_ended(&held.lease);
+                    // First, for what is there is not over: it never came to this lease.
                     self.registry.remove(to, held.serial);
+                    self.lease_ended(&held.lease);
                 }
                 Err(error) => {
                     held.lease.suspect();
