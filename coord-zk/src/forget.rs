@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use coord_core::{
-    Result,
-    clock::{Clock, Moment},
-};
+use coord_core::{Result, clock::Moment};
 use tracing::debug;
 
 use crate::{
@@ -38,8 +35,8 @@ struct Turn {
 
 impl Looked {
     /// Which of so many folders it is time to look through, for a client that has known them for a while; all of them have
-    /// their turn within a quarter of the time that their nodes are kept. Who asks seldom catches up: as many have their turn,
-    /// one for each time that it asks, as have missed it.
+    /// their turn within a quarter of the time that their nodes are kept. Who asks seldom catches up: each time that it asks,
+    /// one more has the turn that it missed. (Of those that were looked through a moment ago the next turn is passed over.)
     pub(crate) fn turn(&self, of: &str, folders: usize, memory: Duration, now: Moment) -> Option<usize> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         let pause = memory / 4 / u32::try_from(folders).unwrap_or(u32::MAX);
@@ -62,8 +59,10 @@ impl Looked {
         None
     }
 
-    /// Whether it is time to look through this one. Then the next time comes later.
-    fn is_time(&self, folder: &str, every: Duration, now: Moment) -> bool {
+    /// Whether it is time to look through this one, whose nodes are kept for this long. Then the next time comes later: nearly all
+    /// nodes are to be kept still, and many on a busy day, so a client looks through a folder only once in an eighth of that time.
+    pub(crate) fn is_time(&self, folder: &str, memory: Duration, now: Moment) -> bool {
+        let every = memory / 8;
         let mut all = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
         if all.get(folder).is_some_and(|last| now.since(*last) < every) {
             return false;
@@ -76,19 +75,8 @@ impl Looked {
     }
 }
 
-/// Removes the nodes of a folder that were kept for this long. If it does not come to that, the next one does it.
-///
-/// Nearly all of them are to be kept still, and many on a busy day; so this client looks through a folder only once in an eighth of
-/// that time.
-pub(crate) async fn old(
-    session: &Session,
-    folder: &str,
-    memory: Duration,
-    old: impl Fn(&Stat) -> bool,
-) -> Result<()> {
-    if !session.looked().is_time(folder, memory / 8, Clock::System.now()) {
-        return Ok(());
-    }
+/// Removes the nodes of a folder that are old. If it does not come to that, the next one does it.
+pub(crate) async fn old(session: &Session, folder: &str, old: impl Fn(&Stat) -> bool) -> Result<()> {
     let listed = session.read(&[Look::Children(folder)]).await?.pop();
     let Some(Seen::Children(names)) = listed else { return Ok(()) };
     for some in names.chunks(PART) {
@@ -142,14 +130,14 @@ mod tests {
 
     #[test]
     fn a_folder_is_looked_through_seldom() {
-        let (looked, second) = (Looked::default(), Duration::from_secs(1));
+        let (looked, memory) = (Looked::default(), Duration::from_secs(8));
         let at = |millis| Moment::from_start(Duration::from_millis(millis));
-        assert!(looked.is_time("a", second, at(5000)) && looked.is_time("b", second, at(5000)));
-        assert!(!looked.is_time("a", second, at(5999)) && looked.is_time("a", second, at(6000)));
+        assert!(looked.is_time("a", memory, at(5000)) && looked.is_time("b", memory, at(5000)));
+        assert!(!looked.is_time("a", memory, at(5999)) && looked.is_time("a", memory, at(6000)));
         for folder in 0..2 * MANY {
-            assert!(looked.is_time(&folder.to_string(), second, at(8000)));
+            assert!(looked.is_time(&folder.to_string(), memory, at(8000)));
         }
-        looked.is_time("c", second, at(9000));
+        looked.is_time("c", memory, at(9000));
         assert_eq!(looked.folders.lock().unwrap().len(), 1);
     }
 }

@@ -206,10 +206,13 @@ fn overdue(session: &Session, room: &Room, said: &[Settlement], view: &View) -> 
 /// Forgets items that are long gone, where it is time. That may fail: the words are said.
 async fn tidy(session: &Session, room: &Room, said: &[Settlement], view: &View) {
     let Some(bucket) = overdue(session, room, said, view) else { return };
+    if !session.looked().is_time(&bucket, MEMORY, Clock::System.now()) {
+        return;
+    }
     let forgetting = async {
         let now = u128::from(session.set(&room.clock(), b"", None).await?.mtime.cast_unsigned());
         let old = |stat: &Stat| u128::from(stat.mtime.cast_unsigned()) + MEMORY.as_millis() < now;
-        forget::old(session, &bucket, MEMORY, old).await
+        forget::old(session, &bucket, old).await
     };
     if let Err(error) = forgetting.await {
         debug!(%error, "items that are gone are left for the next one to forget");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use coord_core::{
     Error, ErrorKind, FencingToken, Result,
+    clock::Clock,
     spi::values::{Change, Committed, Condition, Stored, Transaction, Write},
 };
 use tracing::debug;
@@ -222,8 +223,14 @@ impl Plan {
         if many || number.is_some_and(|number| number % EVERY == 0) {
             let now = u128::from(head.mtime.cast_unsigned());
             let old = |stat: &Stat| u128::from(stat.ctime.cast_unsigned()) + MEMORY.as_millis() < now;
-            let (bucket, log) = (space.bucket(&transaction.id), log::forget(session, space));
-            let (log, done) = futures_util::join!(log, forget::old(session, &bucket, MEMORY, old));
+            let bucket = space.bucket(&transaction.id);
+            let done = async {
+                match session.looked().is_time(&bucket, MEMORY, Clock::System.now()) {
+                    true => forget::old(session, &bucket, old).await,
+                    false => Ok(()),
+                }
+            };
+            let (log, done) = futures_util::join!(log::forget(session, space), done);
             if let Err(error) = log.and(done) {
                 debug!(%error, "old changes are left for the next one");
             }
