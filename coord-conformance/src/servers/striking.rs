@@ -105,29 +105,27 @@ fn postgres_kept(server: &Postgres) -> Option<BTreeMap<String, u64>> {
     Some([("connections".to_owned(), server.query(count).ok()?.trim().parse().ok()?)].into())
 }
 
-/// The numbers of these names, which are no fractions.
-fn numbers(all: &BTreeMap<String, f64>, names: &[&str]) -> BTreeMap<String, u64> {
-    let number = |name: &&str| Some(((*name).to_owned(), *all.get(*name)? as u64));
-    names.iter().filter_map(number).collect()
+/// The numbers of these names, which are no fractions; `None` if there is not one for each.
+fn numbers(all: &BTreeMap<String, f64>, names: &[&str]) -> Option<BTreeMap<String, u64>> {
+    names.iter().map(|name| Some(((*name).to_owned(), *all.get(*name)? as u64))).collect()
 }
 
 fn etcd_kept(server: &Etcd) -> Option<BTreeMap<String, u64>> {
-    Some(numbers(
+    numbers(
         &server.metrics().ok()?,
         &["etcd_debugging_mvcc_watcher_total", "etcd_debugging_mvcc_watch_stream_total"],
-    ))
+    )
 }
 
 fn zookeeper_kept(server: &ZooKeeper) -> Option<BTreeMap<String, u64>> {
-    Some(numbers(
-        &server.numbers().ok()?,
-        &["zk_watch_count", "zk_ephemerals_count", "zk_num_alive_connections"],
-    ))
+    numbers(&server.numbers().ok()?, &["watch_count", "ephemerals_count", "num_alive_connections"])
 }
 
-fn sum(all: impl Iterator<Item = BTreeMap<String, u64>>) -> BTreeMap<String, u64> {
+/// Of all together; nothing if one does not tell.
+fn sum(all: impl Iterator<Item = Option<BTreeMap<String, u64>>>) -> BTreeMap<String, u64> {
     let mut sum = BTreeMap::new();
-    all.flatten().for_each(|(name, number)| *sum.entry(name).or_default() += number);
+    let all = all.collect::<Option<Vec<_>>>().unwrap_or_default();
+    all.into_iter().flatten().for_each(|(name, number)| *sum.entry(name).or_default() += number);
     sum
 }
 
@@ -173,7 +171,7 @@ impl Servers for Mutex<EtcdCluster> {
     }
 
     fn kept(&self) -> BTreeMap<String, u64> {
-        sum(held(self).members().iter().filter_map(etcd_kept))
+        sum(held(self).members().iter().map(etcd_kept))
     }
 
     fn version(&self) -> Option<String> {
@@ -220,7 +218,7 @@ impl Servers for Mutex<ZooKeeperEnsemble> {
 
     fn kept(&self) -> BTreeMap<String, u64> {
         let ensemble = held(self);
-        sum((0..3).filter_map(|at| zookeeper_kept(ensemble.server(at))))
+        sum((0..3).map(|at| zookeeper_kept(ensemble.server(at))))
     }
 
     fn version(&self) -> Option<String> {

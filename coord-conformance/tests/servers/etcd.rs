@@ -1,8 +1,14 @@
 //! etcd servers.
 
-use std::process::{Command, Output};
+use std::{
+    process::{Command, Output},
+    sync::Mutex,
+};
 
-use coord_conformance::servers::{Etcd, EtcdCluster, EtcdOptions, Unavailable};
+use coord_conformance::{
+    Servers,
+    servers::{Etcd, EtcdCluster, EtcdOptions, Unavailable},
+};
 
 pub(crate) fn several_at_once_are_apart() -> Result<(), Unavailable> {
     let start = || std::thread::spawn(|| Etcd::start(&EtcdOptions::default().with_own()));
@@ -137,4 +143,11 @@ fn ctl(url: &str, options: &[&str], words: &[&str]) -> Output {
 fn said(output: &Output) -> String {
     let said = [output.stdout.as_slice(), &output.stderr].concat();
     String::from_utf8_lossy(&said).trim().to_owned()
+}
+
+pub(crate) fn what_is_kept_is_told() -> Result<(), Unavailable> {
+    let kept = Mutex::new(Etcd::start(&EtcdOptions::default().with_own())?).kept();
+    let names: Vec<_> = kept.keys().map(String::as_str).collect();
+    assert_eq!(names, ["etcd_debugging_mvcc_watch_stream_total", "etcd_debugging_mvcc_watcher_total"]);
+    Ok(())
 }

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     if let Some(code) = child::main() {
         return code;
     }
-    let here: [Test; 41] = tests![
+    let here: [Test; 45] = tests![
         ending::a_dropped_server_leaves_nothing,
         ending::a_panic_leaves_no_server,
         ending::a_killed_process_leaves_no_server,
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         redis::settings_arrive,
         redis::calls_are_counted_at_the_server,
         redis::tls_is_spoken_and_nothing_else,
+        redis::what_is_kept_is_told,
         postgres::several_at_once_are_apart,
         postgres::a_restart_keeps_what_was_committed,
         postgres::a_killed_server_has_no_processes_left,
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         postgres::settings_arrive,
         postgres::a_bad_statement_is_told,
         postgres::tls_is_spoken_and_nothing_else,
+        postgres::what_is_kept_is_told,
         etcd::several_at_once_are_apart,
         etcd::a_restart_keeps_everything,
         etcd::a_stopped_server_answers_when_it_goes_on,
@@ -65,12 +67,14 @@ fn main() -> ExitCode {
         etcd::arguments_arrive_and_calls_are_counted,
         etcd::tls_is_spoken_and_nothing_else,
         etcd::a_cluster_finds_another_leader,
+        etcd::what_is_kept_is_told,
         zookeeper::several_at_once_are_apart,
         zookeeper::a_restart_keeps_what_was_written,
         zookeeper::a_stopped_server_answers_when_it_goes_on,
         zookeeper::settings_and_properties_arrive,
         zookeeper::one_server_serves_many_places,
         zookeeper::an_ensemble_finds_another_leader,
+        zookeeper::what_is_kept_is_told,
     ];
     #[cfg(not(feature = "containers"))]
     let contained = Vec::<Test>::new();

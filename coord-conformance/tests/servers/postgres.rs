@@ -3,10 +3,14 @@
 use std::{
     io::Read,
     process::{Command, Stdio},
+    sync::Mutex,
     time::Duration,
 };
 
-use coord_conformance::servers::{Postgres, PostgresOptions, Unavailable};
+use coord_conformance::{
+    Servers,
+    servers::{Postgres, PostgresOptions, Unavailable},
+};
 
 use crate::ending::is_alive;
 
@@ -136,4 +140,11 @@ pub(crate) fn tls_is_spoken_and_nothing_else() -> Result<(), Unavailable> {
 fn psql(url: &str, statement: &str) -> String {
     let output = Command::new("psql").args(["-X", "-q", "-A", "-t", "-c", statement, url]).output().unwrap();
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned()
+}
+
+pub(crate) fn what_is_kept_is_told() -> Result<(), Unavailable> {
+    let kept = Mutex::new(Postgres::start(&PostgresOptions::default().with_own())?).kept();
+    let names: Vec<_> = kept.keys().map(String::as_str).collect();
+    assert_eq!(names, ["connections"]);
+    Ok(())
 }

@@ -4,10 +4,14 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::TcpStream,
     process::{Command, Output},
+    sync::Mutex,
     time::Duration,
 };
 
-use coord_conformance::servers::{Redis, RedisOptions, Unavailable, redis::Reply};
+use coord_conformance::{
+    Servers,
+    servers::{Redis, RedisOptions, Unavailable, redis::Reply},
+};
 
 pub(crate) fn many_at_once_are_apart() -> Result<(), Unavailable> {
     let start = || std::thread::spawn(|| Redis::start(&RedisOptions::default().with_own()));
@@ -144,4 +148,11 @@ fn cli(url: &str, options: &[&str], words: &[&str]) -> Output {
 fn said(output: &Output) -> String {
     let said = [output.stdout.as_slice(), &output.stderr].concat();
     String::from_utf8_lossy(&said).trim().to_owned()
+}
+
+pub(crate) fn what_is_kept_is_told() -> Result<(), Unavailable> {
+    let kept = Mutex::new(Redis::start(&RedisOptions::default().with_own())?).kept();
+    let names: Vec<_> = kept.keys().map(String::as_str).collect();
+    assert_eq!(names, ["blocked_clients", "connected_clients", "pubsub_channels", "pubsub_patterns"]);
+    Ok(())
 }

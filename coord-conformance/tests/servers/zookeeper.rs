@@ -3,10 +3,14 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::TcpStream,
+    sync::Mutex,
     time::Duration,
 };
 
-use coord_conformance::servers::{Unavailable, ZooKeeper, ZooKeeperEnsemble, ZooKeeperOptions};
+use coord_conformance::{
+    Servers,
+    servers::{Unavailable, ZooKeeper, ZooKeeperEnsemble, ZooKeeperOptions},
+};
 
 fn own() -> ZooKeeperOptions {
     ZooKeeperOptions::default().with_own()
@@ -119,5 +123,12 @@ pub(crate) fn an_ensemble_finds_another_leader() -> Result<(), Unavailable> {
     ensemble.until_led(&others).unwrap();
     ensemble.server(second).resume().unwrap();
     assert!(ensemble.leader().is_some());
+    Ok(())
+}
+
+pub(crate) fn what_is_kept_is_told() -> Result<(), Unavailable> {
+    let kept = Mutex::new(ZooKeeper::start(&own())?).kept();
+    let names: Vec<_> = kept.keys().map(String::as_str).collect();
+    assert_eq!(names, ["ephemerals_count", "num_alive_connections", "watch_count"]);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The samples of a soak, and whether anything grew.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     fs::File,
     io::{self, BufRead, BufReader, BufWriter, Write},
@@ -85,9 +85,12 @@ impl Course {
             measures.push(of(worker("file descriptors"), false, &|sample| sample.workers[at].descriptors));
             measures.push(of(worker("tasks"), false, &|sample| sample.workers[at].tasks));
         }
-        for name in first.kept.keys() {
-            let kept = |sample: &Sample| sample.kept.get(name).copied().unwrap_or_default();
-            measures.push(of(format!("kept: {name}"), false, &kept));
+        let names: BTreeSet<_> = samples.iter().flat_map(|sample| sample.kept.keys()).collect();
+        for name in names {
+            // A sample at which a server did not tell has none.
+            let kept = |sample: &Sample| Some((sample.at, *sample.kept.get(name)?));
+            let values = samples.iter().filter_map(kept).collect();
+            measures.push(Measure { name: format!("kept: {name}"), values, memory: false });
         }
         measures
     }
@@ -224,6 +227,21 @@ mod tests {
         assert!(one(course(0, 0, 1)).starts_with("kept: store | "));
         let (rounds, operations, faults) = course(0, 0, 0).totals();
         assert_eq!((rounds, operations, faults["stop"]), (160, [1600, 160, 0], 320));
+    }
+
+    #[test]
+    fn what_is_not_told_each_time_is_measured() {
+        let mut course = course(0, 0, 0);
+        for sample in &mut course.samples {
+            match sample.round % 3 {
+                0 => sample.kept.clear(),
+                _ => drop(sample.kept.insert("watches".into(), sample.round)),
+            }
+        }
+        let grown = course.growth();
+        assert_eq!(grown.len(), 1, "{grown:?}");
+        assert!(grown[0].starts_with("kept: watches | "), "{grown:?}");
+        assert!(course.to_string().contains("kept: store | 7 | 7 | +0"), "{course}");
     }
 
     #[test]
