@@ -4,11 +4,7 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -43,7 +39,7 @@ const GRACE: Duration = Duration::from_secs(15);
 /// How long a case may take on a paused clock.
 const VIRTUAL_DEADLINE: Duration = Duration::from_secs(100 * 24 * 3600);
 /// How many cases run side by side where none is asked for: most of them wait most of the time.
-const THREADS: usize = 16;
+const THREADS: usize = 8;
 
 /// The `main` of a backend's test target: libtest's options and output. A process that a case started becomes a
 /// worker instead, and with `run --faults …` it [runs with faults](crate::runs).
@@ -100,12 +96,10 @@ fn needs_turn(case: &Case) -> bool {
     case.needs.contains(&Need::Turn)
 }
 
-/// Held by a case that works with several processes for seconds, of which two do so at a time.
+/// Held by a case that works with several processes for seconds: one at a time, so that it has enough of a machine.
 fn turn() -> MutexGuard<'static, ()> {
-    static TURNS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let turn = &TURNS[NEXT.fetch_add(1, Ordering::Relaxed) % TURNS.len()];
-    turn.lock().unwrap_or_else(PoisonError::into_inner)
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The few among the many, evenly: those that take turns neither stand in each other's way nor are left for the end, when

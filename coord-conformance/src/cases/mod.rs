@@ -64,7 +64,7 @@ pub enum Need {
     VirtualTime,
     /// The test's store can tell its size.
     Size,
-    /// It takes its turn: many such cases at a time would have too little of a machine. Every backend can do that.
+    /// It takes its turn: two such cases at a time would have too little of a machine. Every backend can do that.
     Turn,
 }
 
