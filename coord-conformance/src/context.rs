@@ -341,7 +341,8 @@ impl Ctx {
             (Ok(()), verdict) => verdict,
             (Err(violation), Ok(())) => Err(violation.into()),
             (Err(violation), Err(failure)) => {
-                Err(Failure::by(violation.checker, format!("{}; and {failure}", violation.message)))
+                let found = Failure::from(violation);
+                Err(Failure { message: format!("{}; and {failure}", found.message), ..found })
             }
         }
     }

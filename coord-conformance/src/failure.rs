@@ -79,8 +79,13 @@ impl From<HandOverError> for Failure {
 }
 
 impl From<Violation> for Failure {
+    /// With the events that show it, as no history is kept.
     fn from(violation: Violation) -> Self {
-        Self::by(violation.checker, violation.message)
+        let mut message = violation.message;
+        for event in &violation.evidence {
+            message.push_str(&format!("\n    {event}"));
+        }
+        Self::by(violation.checker, message)
     }
 }
 
@@ -132,4 +137,20 @@ macro_rules! refused {
             }
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{History, Op};
+
+    #[test]
+    fn what_a_checker_says_is_shown() {
+        let history = History::new(coord_core::clock::Clock::System);
+        history.client("one").note("a queue", Op::Drained);
+        let events = history.events();
+        let failure = Failure::from(Violation::new("a checker", "it is wrong").shown_by(&events));
+        assert_eq!(failure.checker, Some("a checker"));
+        assert_eq!(failure.message, format!("it is wrong\n    {}", events[0]));
+    }
 }
