@@ -51,8 +51,9 @@ impl Shared {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        let mut lease = None;
-        let received = self.receive_under(receive, &mut lease).await;
+        let (mut lease, mut doubt) = (None, false);
+        let received = self.receive_under(receive, &mut lease, &mut doubt).await;
+        let received = received.map_err(|error| if doubt { error.with_unknown_effect() } else { error });
         if let Ok(received) = &received {
             self.crowds.ended(&receive.queue, !received.deliveries.is_empty());
         }
@@ -62,12 +63,19 @@ impl Shared {
         received
     }
 
-    /// The same; a lease that was made and under which nothing stands is left in `lease`.
-    async fn receive_under(&self, receive: &Receive, lease: &mut Option<Lease>) -> Result<Received> {
+    /// The same; a lease that was made and under which nothing stands is left in `lease`. There is `doubt` once an earlier copy of
+    /// a request may have taken something: then that is in nobody's hands, and runs since that request.
+    async fn receive_under(
+        &self,
+        receive: &Receive,
+        lease: &mut Option<Lease>,
+        doubt: &mut bool,
+    ) -> Result<Received> {
         let (keys, mut pace) = (Keys::of(&receive.queue), Pace::default());
         loop {
             let view = self.view(&keys, receive).await?;
             if view.tried.1 > 0 {
+                *doubt = true;
                 let again = self.again(&keys, receive, &view).await?;
                 if !again.is_empty() {
                     return Ok(Received { deliveries: again, look_again_in: None });
@@ -103,6 +111,7 @@ impl Shared {
                     return Ok(Received { deliveries, look_again_in: None });
                 }
                 Ok(taken) => {
+                    *doubt |= taken.is_none();
                     *lease = taken.map(|_| under);
                     self.crowds.lost(&receive.queue);
                     pace.wait().await?;
