@@ -152,6 +152,13 @@ fn of_connecting(error: &(dyn StdError + 'static)) -> Meaning {
             "it ended the connection where TLS begins; does it speak TLS on this port? If not, use etcd://",
         );
     }
+    // The same, if the server had not read what it was sent.
+    if text.contains("ConnectionReset") || text.contains("BrokenPipe") {
+        return refused(
+            Kind::Unavailable,
+            "it ended the connection as it was made; does it speak TLS on this port? If not, use etcd://, else etcds://",
+        );
+    }
     if text.contains("invalid peer certificate") {
         return refused(
             Kind::InvalidInput,
@@ -308,6 +315,15 @@ mod tests {
             assert_eq!((error.kind(), error.effect()), (kind, effect), "{message}");
             assert!(error.to_string().starts_with("the etcd cluster x: "), "{error}");
         }
+    }
+
+    #[test]
+    fn who_is_thrown_out_is_not_told_that_nobody_listens() {
+        let advice = |kind: std::io::ErrorKind| of_connecting(&std::io::Error::from(kind)).advice;
+        for kind in [std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::BrokenPipe] {
+            assert!(advice(kind).contains("use etcd://"), "{kind}: {}", advice(kind));
+        }
+        assert!(advice(std::io::ErrorKind::ConnectionRefused).contains("nobody listens"));
     }
 
     #[test]
