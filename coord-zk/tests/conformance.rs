@@ -14,7 +14,6 @@ use coord_conformance::{
 };
 use coord_core::{Error, ErrorKind, Result, spi::Claims};
 use coord_zk::Store;
-use tokio::sync::OnceCell;
 
 /// How many servers there are. A server starts in seconds, so all cases of a run use one, each with a place of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +78,7 @@ impl Backend for On {
             url: self.fresh()?,
             three: matches!(self, Self::Three),
             servers: None,
-            counter: OnceCell::new(),
+            counter: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -89,7 +88,7 @@ impl Backend for On {
             url,
             three: matches!(self, Self::Three),
             servers: Some(servers),
-            counter: OnceCell::new(),
+            counter: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -113,7 +112,7 @@ struct Fresh {
     three: bool,
     /// Those that nobody else uses, if it is on such.
     servers: Option<Arc<dyn Servers>>,
-    counter: OnceCell<zookeeper_client::Client>,
+    counter: tokio::sync::Mutex<Option<zookeeper_client::Client>>,
 }
 
 #[async_trait]
@@ -153,8 +152,12 @@ impl TestStore for Fresh {
         let failed = |error| Error::new(ErrorKind::Internal, "no size").with_source(error);
         let (hosts, place) = self.url.trim_start_matches("zk://").split_once('/').unwrap_or_default();
         let place = place.split_once('?').map_or(place, |(place, _)| place);
-        let connect = || zookeeper_client::Client::connect(hosts);
-        let client = self.counter.get_or_try_init(connect).await.map_err(failed)?;
+        // One whose session ended is not used again.
+        let mut counter = self.counter.lock().await;
+        let client = match counter.take() {
+            Some(client) => client,
+            None => zookeeper_client::Client::connect(hosts).await.map_err(failed)?,
+        };
         let path = format!("/{place}");
         let count = async || match client.count_descendants_number(&path).await {
             Err(zookeeper_client::Error::NoNode) => Ok(0),
@@ -165,6 +168,7 @@ impl TestStore for Fresh {
             tokio::time::sleep(Duration::from_millis(400)).await;
             let now = count().await?;
             if now >= before {
+                *counter = Some(client);
                 return Ok(Some(now as u64));
             }
             before = now;

@@ -31,6 +31,8 @@ const REST: Duration = Duration::from_secs(4);
 /// How many sets of names there are. Of a name that was used something may stay for days: its last token, which the next
 /// has to exceed.
 const NAMES: u64 = 16;
+/// How often more it is asked how much the store keeps, if it does not tell.
+const TRIES: u32 = 5;
 /// How many times as long as in a run workers pause.
 const PACE: u32 = 4;
 
@@ -145,7 +147,16 @@ async fn kept(ctx: &Ctx) -> Verdict<BTreeMap<String, u64>> {
         Some(servers) => tokio::task::spawn_blocking(move || servers.kept()).await?,
         None => BTreeMap::new(),
     };
-    if let Some(size) = ctx.size().await? {
+    let mut size = ctx.size().await;
+    // On a busy machine a server may be slow to tell, which must not end hours of work.
+    for _ in 0..TRIES {
+        if size.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        size = ctx.size().await;
+    }
+    if let Some(size) = size? {
         kept.insert("store".into(), size);
     }
     Ok(kept)
