@@ -20,7 +20,7 @@ use crate::{
     client::Shared,
     error::{is_lease_gone, misread},
     keys::hex,
-    step::{Parts, absent, all, count, delete, get, lend, look, put, range, spread, txn, unchanged},
+    step::{Parts, absent, all, count, delete, get, lend, look, present, put, range, spread, txn, unchanged},
 };
 
 /// How many bytes are delivered at once, but for one item.
@@ -294,10 +294,14 @@ impl Shared {
         let steps: Vec<_> = items
             .iter()
             .map(|(wait, id, item)| {
-                let lease_over = absent(keys.lease(*wait, *id));
+                // It waits still, and for the same: by now somebody else may have put it back, and a third one may have it in hand.
+                let mut when = vec![present(keys.waits(*wait, *id)), absent(keys.lease(*wait, *id))];
                 let waits = delete(keys.waits(*wait, *id));
                 match item {
-                    None => txn(vec![lease_over, absent(keys.item(*id))], vec![waits], Vec::new()),
+                    None => {
+                        when.push(absent(keys.item(*id)));
+                        txn(when, vec![waits], Vec::new())
+                    }
                     Some((record, revision)) => {
                         let ready = record.in_state(State::Ready);
                         let mut then = vec![waits, put(keys.item(*id), ready.bytes())];
@@ -307,7 +311,8 @@ impl Shared {
                         if record.group.as_ref().is_none_or(first) {
                             then.push(put(keys.ready(record), ready.bytes()));
                         }
-                        txn(vec![lease_over, unchanged(keys.item(*id), *revision)], then, Vec::new())
+                        when.push(unchanged(keys.item(*id), *revision));
+                        txn(when, then, Vec::new())
                     }
                 }
             })

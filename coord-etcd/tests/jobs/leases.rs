@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use coord_conformance::proxy::{Options, Proxy, Way, framing};
 use coord_core::{
     clock::Clock,
     spi::jobs::{Jobs, NewItem, QueueStats, Receive, Settled, Word},
 };
+use coord_etcd::Store;
 use futures_util::future::join_all;
 
 use super::{LONG, NOTHING, grouped, item, one, push, queue, receive, say, settle};
@@ -47,6 +49,48 @@ async fn a_lease_that_ended_makes_its_words_stale() {
         assert_eq!(settle(&*store, &queue, second, Word::Extend(LONG)).await, Settled::Stale);
     }
     assert_eq!(store.stats(&queue).await.unwrap(), NOTHING);
+}
+
+/// Who puts back what waited for a lease looks first for those that wait, and then at their items. Meanwhile an item is taken by
+/// somebody else, or taken and given back to wait anew: it stays where it is.
+#[tokio::test]
+async fn what_was_put_back_and_taken_meanwhile_stays_in_hand() {
+    let Some(server) = server() else { return };
+    let proxy = Proxy::start_with(server.url(), Options::default().with_protocol(framing::Grpc)).unwrap();
+    let (slow, quick) = (Store::open(proxy.url()).await.unwrap(), open(&server).await);
+    proxy.delay(Way::ToClient, Duration::from_millis(300), Duration::ZERO);
+    let over = QueueStats { ready: 1, ..NOTHING };
+    for (name, given_back) in [("taken", false), ("given back", true)] {
+        let queue = queue(name);
+        if given_back {
+            quick.push(&push(&queue, vec![item(b"a")])).await.unwrap();
+            let short = Receive { visibility: SHORT, ..receive(&queue, 1) };
+            assert_eq!(quick.receive(&short).await.unwrap().deliveries.len(), 1);
+        } else {
+            let delayed = NewItem { delay: SHORT, ..item(b"a") };
+            quick.push(&push(&queue, vec![delayed])).await.unwrap();
+        }
+        until(async || quick.stats(&queue).await.unwrap() == over).await;
+        let asked = proxy.counts().of("Txn");
+        let receiving = tokio::spawn({
+            let (slow, receive) = (slow.clone(), receive(&queue, 1));
+            async move { slow.receive(&receive).await }
+        });
+        // The look at the queue, and the one for those that wait, whose answer is under way.
+        until(async || proxy.counts().of("Txn") == asked + 2).await;
+        let taken = one(&*quick, &queue).await;
+        if given_back {
+            let word = Word::Nack { delay: LONG, max_attempts: None };
+            assert_eq!(settle(&*quick, &queue, &taken, word).await, Settled::Done);
+        }
+        assert_eq!(receiving.await.unwrap().unwrap().deliveries, [], "{name}");
+        if given_back {
+            let waits = QueueStats { delayed: 1, ..NOTHING };
+            assert_eq!(quick.stats(&queue).await.unwrap(), waits);
+        } else {
+            assert_eq!(settle(&*quick, &queue, &taken, Word::Ack).await, Settled::Done);
+        }
+    }
 }
 
 #[tokio::test]
