@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    checkers::{self, Violation, fenced, fifo, intervals},
+    checkers::{self, Violation, fenced, fifo, intervals, tokens},
     history::{Event, Op, Recording},
 };
 
@@ -37,8 +37,11 @@ impl Judged {
         let mut violations = checkers::check_all(&events);
         let mut declared = Vec::new();
         if recording.header.settings.get(DECLARED).is_some_and(|declared| declared == EARLY) {
-            let mut undeclared = checkers::check_all(&without_leases(events));
-            undeclared.retain(|violation| ![intervals::NAME, fifo::NAME].contains(&violation.checker));
+            let events = without_leases(events);
+            let mut undeclared = checkers::check_all(&events);
+            let by_leases = [intervals::NAME, fifo::NAME, tokens::NAME];
+            undeclared.retain(|violation| !by_leases.contains(&violation.checker));
+            undeclared.extend(tokens::check_as_asked(&events).err());
             let found =
                 |violation: &Violation| undeclared.iter().any(|other| other.checker == violation.checker);
             declared = violations.into_iter().filter(|violation| !found(violation)).collect();
@@ -135,17 +138,21 @@ mod tests {
         Event { from: at(from), to: at(to), client, object, op, outcome: Outcome::Ok }
     }
 
-    fn hold(client: &str, from: u64, token: u64) -> [Event; 2] {
+    fn hold(client: &str, from: u64, to: u64, token: u64) -> [Event; 2] {
         let acquire = Op::Acquire { attempt: 1, ask: Ask::lock(), token: Some(token) };
-        [event(client, from, from + 1, acquire), event(client, 90, 91, Op::Valid { attempt: 1 })]
+        [event(client, from, to, acquire), event(client, 90, 91, Op::Valid { attempt: 1 })]
     }
 
     fn judge(declared: bool, second: u64) -> Judged {
+        judged(declared, [hold("a", 1, 2, 5), hold("b", 10, 11, second)].concat())
+    }
+
+    fn judged(declared: bool, events: Vec<Event>) -> Judged {
         let mut header = Header::new("none", 1);
         if declared {
             header.settings.insert(DECLARED.into(), EARLY.into());
         }
-        Judged::new(Recording::new(header, [hold("a", 1, 5), hold("b", 10, second)].concat()))
+        Judged::new(Recording::new(header, events))
     }
 
     #[test]
@@ -156,5 +163,9 @@ mod tests {
         assert!(declared.summary().contains("but what is declared: intervals"), "{declared}");
         let back = judge(true, 4);
         assert_eq!(back.violations.iter().map(|found| found.checker).collect::<Vec<_>>(), ["tokens"]);
+        // Granted before the other one, and told after it: its lease had ended on the way.
+        let late = [hold("a", 10, 11, 5), hold("b", 5, 25, 4)].concat();
+        assert!(judged(true, late.clone()).passes());
+        assert!(!judged(false, late).passes());
     }
 }
