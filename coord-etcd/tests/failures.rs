@@ -82,8 +82,8 @@ async fn a_stopped_server_makes_every_call_fail_by_its_deadline() {
     let (store, line) = (Store::open(&config).await.unwrap(), line("stopped"));
     let grant = granted(store.claim(&claim(&line)).await.unwrap());
     server.stop().unwrap();
-    // Twice: on the connection that was there, and then on a new one.
-    for _ in 0..2 {
+    // Twice: on the connection that was there, and then on a new one, if that is made in time.
+    for connected in [true, false] {
         let start = Clock::System.now();
         let (other, to) = (claim(&line), ClaimId::random());
         let grants = [grant.clone()];
@@ -107,7 +107,8 @@ async fn a_stopped_server_makes_every_call_fail_by_its_deadline() {
             outcomes.5.unwrap_err(),
         ];
         for error in errors {
-            assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            assert!(!connected || error.effect() == Effect::Unknown, "{error}");
         }
     }
     let opening = Store::open(&config).await.unwrap_err();

@@ -13,8 +13,8 @@ use coord_core::{
 use coord_etcd::Store;
 
 use crate::stores::{
-    brittle, calls, compact, hint, keys, left, more, name, namespace, open, open_by, plain_server, quiet,
-    raw, server, stop,
+    Slow, brittle, calls, compact, hint, keys, left, more, name, namespace, open, open_by, plain_server,
+    quiet, raw, server, stop,
 };
 
 fn key(text: &str) -> KeyId {
@@ -281,6 +281,34 @@ async fn who_was_away_for_a_thousand_deletions_reads_anew() {
         }
         event => panic!("{event:?}"),
     }
+}
+
+/// A key is deleted, and a thousand others, so that nothing is left of it, while a transaction that wants its version is under way.
+#[tokio::test]
+async fn a_deletion_that_is_forgotten_meanwhile_is_not_overlooked() {
+    let Some(server) = server() else { return };
+    let (quick, slow) = (open(&server).await, Slow::open(&server).await);
+    let names = |stem: &str, count: u32| (0..count).map(|number| format!("{stem} {number:03}")).collect();
+    let [mine, others, more]: [Vec<String>; 3] = [names("a", 60), names("b", 999), names("c", 200)];
+    let write = |names: &[String], condition, change: &Change| {
+        transaction(names.iter().map(|name| (name.as_str(), condition, change.clone())).collect())
+    };
+    for names in [&mine, &others, &more] {
+        let fill = write(names, Condition::Any, &Change::Put(Vec::new()));
+        done(quick.commit(&fill).await.unwrap());
+    }
+    let version = quick.get(&key(&mine[30])).await.unwrap().0.unwrap().version;
+    let wanted = write(&mine, Condition::Version(version), &Change::Put(b"2".to_vec()));
+    // After the look at the keys.
+    let asked = slow.asked();
+    let meanwhile = slow.after(asked, async {
+        let gone = [&mine[30..31], &others].concat();
+        for names in [&gone, &more] {
+            done(quick.commit(&write(names, Condition::Any, &Change::Delete)).await.unwrap());
+        }
+    });
+    let (committed, ()) = tokio::join!(slow.store.commit(&wanted), meanwhile);
+    assert_eq!(committed.unwrap(), Committed::Refused { at: 30, found: None });
 }
 
 /// As after a copy of older data was restored.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     client::Shared,
-    error::is_lease_gone,
+    error::{is_compacted, is_lease_gone},
     step::{Parts, all, count, delete, get, lend, look, put, range, spread, txn, unchanged},
 };
 
@@ -226,13 +226,22 @@ impl Shared {
         Ok(count)
     }
 
-    /// All items that there were at this revision or are now, as they are, with the revisions of their keys.
+    /// All items that there were at this revision or are now, as they are at one moment, with the revisions of their keys: who is the
+    /// first of a group is not seen otherwise.
     async fn items(&self, keys: &Keys, until: Option<i64>) -> Result<(Vec<(Record, i64)>, i64)> {
-        let prefix = keys.all("i/");
+        let (prefix, mut pace) = (keys.all("i/"), Pace::default());
         let (mut items, mut from, mut first) = (Vec::new(), prefix.clone().into_bytes(), None);
         loop {
             let end = crate::keys::end_of(prefix.as_bytes());
-            let found = self.get(from, GetOptions::new().with_range(end).with_limit(PAGE)).await?;
+            let page = GetOptions::new().with_range(end).with_limit(PAGE).with_revision(first.unwrap_or(0));
+            let found = match self.get(from, page).await {
+                Err(error) if is_compacted(&error) => {
+                    pace.count()?;
+                    (items, from, first) = (Vec::new(), prefix.clone().into_bytes(), None);
+                    continue;
+                }
+                found => found?,
+            };
             let revision = *first.get_or_insert(found.revision);
             for kv in &found.kvs {
                 if kv.create_revision() <= until.unwrap_or(revision) {

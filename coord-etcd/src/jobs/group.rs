@@ -46,19 +46,21 @@ impl Shared {
             leaving.when.push(nothing_new(&prefix, revision));
             return Ok(leaving);
         };
-        let next: ItemId = id(next.value())?;
+        let (behind, next): (u64, ItemId) = (place(next.key())?, id(next.value())?);
         let reads = vec![get(keys.item(next)), look(keys.waits(Wait::Delay, next))];
         let mut parts = Parts::of(self.txn(all(reads)).await?);
         let (item, delayed) = (parts.kv()?, parts.kv()?);
-        let Some(item) = item else {
-            // It left just now. The step must not be done.
+        let following = item.as_ref().map(Record::read).transpose()?;
+        let following =
+            following.filter(|following| following.group == record.group && following.place == behind);
+        let (Some(item), Some(following)) = (item, following) else {
+            // It left just now, or left and was pushed anew. The step must not be done.
             leaving.when.push(unchanged(keys.item(next), i64::MAX));
             return Ok(leaving);
         };
-        let following = Record::read(&item)?;
         leaving.when.push(unchanged(keys.item(next), item.mod_revision()));
         leaving.then.push(put(keys.item(next), following.bytes()));
-        if delayed.is_none() && following.state != State::Delayed {
+        if delayed.is_none() && following.state == State::Ready {
             leaving.then.push(put(keys.ready(&following), following.bytes()));
         }
         Ok(leaving)

@@ -294,7 +294,7 @@ impl Shared {
         let steps: Vec<_> = items
             .iter()
             .map(|(wait, id, item)| {
-                // It waits still, and for the same: by now somebody else may have put it back, and a third one may have it in hand.
+                // It still waits for the same: by now somebody else may have put it back, and a third one may have it in hand.
                 let mut when = vec![present(keys.waits(*wait, *id)), absent(keys.lease(*wait, *id))];
                 let waits = delete(keys.waits(*wait, *id));
                 match item {

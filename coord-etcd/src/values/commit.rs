@@ -245,13 +245,14 @@ impl Shared {
         let (keys, writes) = (&plan.keys, &plan.transaction.writes);
         let of_write = |Write { key, .. }: &Write| all(vec![look(keys.value(key)), get(keys.mark(key))]);
         let mut reads = spread(writes.iter().map(of_write).collect());
-        reads.push(get(plan.done.clone()));
+        reads.extend([get(plan.done.clone()), look(keys.floor.clone())]);
         let answer = self.txn(all(reads)).await?;
         let (revision, mut parts) = (answer.revision, Parts::of(answer));
         let found = parts.gathered(writes.len())?;
         if let Some(done) = parts.kv()? {
             return Ok(Attempt::Decided(done_at(done.mod_revision()), 0));
         }
+        let floor = parts.kv()?.map_or(0, |floor| floor.mod_revision());
         let (mut compares, mut changes) = (vec![absent(plan.done.clone())], Vec::with_capacity(writes.len()));
         for (at, (write, mut parts)) in writes.iter().zip(found).enumerate() {
             let [value, marked] = [parts.kv()?, parts.kv()?];
@@ -269,6 +270,8 @@ impl Shared {
         }
         if writes.len() > FEW {
             compares.extend(stretches(keys, writes, revision));
+            // Nor was a deletion forgotten, which would not be seen.
+            compares.push(unchanged(keys.floor.clone(), floor));
         }
         let then = plan.then(spread(changes));
         let answer = self.txn(txn(compares, then, vec![get(plan.done.clone())])).await?;

@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use coord_conformance::proxy::{Options, Proxy, Way, framing};
 use coord_core::{
     clock::Clock,
     spi::jobs::{Jobs, NewItem, QueueStats, Receive, Settled, Word},
 };
-use coord_etcd::Store;
 use futures_util::future::join_all;
 
 use super::{LONG, NOTHING, grouped, item, one, push, queue, receive, say, settle};
-use crate::stores::{hint, keys, open, quiet, raw, server, until};
+use crate::stores::{Slow, hint, keys, open, quiet, raw, server, until};
 
 /// The shortest lease that the servers of these tests grant.
 const SHORT: Duration = Duration::from_secs(1);
@@ -56,9 +54,7 @@ async fn a_lease_that_ended_makes_its_words_stale() {
 #[tokio::test]
 async fn what_was_put_back_and_taken_meanwhile_stays_in_hand() {
     let Some(server) = server() else { return };
-    let proxy = Proxy::start_with(server.url(), Options::default().with_protocol(framing::Grpc)).unwrap();
-    let (slow, quick) = (Store::open(proxy.url()).await.unwrap(), open(&server).await);
-    proxy.delay(Way::ToClient, Duration::from_millis(300), Duration::ZERO);
+    let quick = open(&server).await;
     let over = QueueStats { ready: 1, ..NOTHING };
     for (name, given_back) in [("taken", false), ("given back", true)] {
         let queue = queue(name);
@@ -71,25 +67,21 @@ async fn what_was_put_back_and_taken_meanwhile_stays_in_hand() {
             quick.push(&push(&queue, vec![delayed])).await.unwrap();
         }
         until(async || quick.stats(&queue).await.unwrap() == over).await;
-        let asked = proxy.counts().of("Txn");
-        let receiving = tokio::spawn({
-            let (slow, receive) = (slow.clone(), receive(&queue, 1));
-            async move { slow.receive(&receive).await }
+        let (slow, receive) = (Slow::open(&server).await, receive(&queue, 1));
+        // After the look at the queue and the one for those that wait.
+        let asked = slow.asked() + 1;
+        let meanwhile = slow.after(asked, async {
+            let taken = one(&*quick, &queue).await;
+            if given_back {
+                let word = Word::Nack { delay: LONG, max_attempts: None };
+                assert_eq!(settle(&*quick, &queue, &taken, word).await, Settled::Done);
+            }
         });
-        // The look at the queue, and the one for those that wait, whose answer is under way.
-        until(async || proxy.counts().of("Txn") == asked + 2).await;
-        let taken = one(&*quick, &queue).await;
-        if given_back {
-            let word = Word::Nack { delay: LONG, max_attempts: None };
-            assert_eq!(settle(&*quick, &queue, &taken, word).await, Settled::Done);
-        }
-        assert_eq!(receiving.await.unwrap().unwrap().deliveries, [], "{name}");
-        if given_back {
-            let waits = QueueStats { delayed: 1, ..NOTHING };
-            assert_eq!(quick.stats(&queue).await.unwrap(), waits);
-        } else {
-            assert_eq!(settle(&*quick, &queue, &taken, Word::Ack).await, Settled::Done);
-        }
+        let (received, ()) = tokio::join!(slow.store.receive(&receive), meanwhile);
+        assert_eq!(received.unwrap().deliveries, [], "{name}");
+        let waits =
+            QueueStats { delayed: u64::from(given_back), in_flight: u64::from(!given_back), ..NOTHING };
+        assert_eq!(quick.stats(&queue).await.unwrap(), waits, "{name}");
     }
 }
 

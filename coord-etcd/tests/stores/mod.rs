@@ -10,7 +10,7 @@ use std::{
 };
 
 use coord_conformance::{
-    proxy::Proxy,
+    proxy::{self, Options, Proxy, framing},
     servers::{Etcd, EtcdOptions, found},
 };
 use coord_core::{
@@ -257,6 +257,35 @@ impl Cut {
 impl Drop for Cut {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// A client whose answers take some seconds, so that others come between two of its requests.
+pub(crate) struct Slow {
+    pub(crate) store: Arc<Store>,
+    way: Proxy,
+}
+
+impl Slow {
+    pub(crate) async fn open(server: &Etcd) -> Self {
+        let way = Proxy::start_with(server.url(), Options::default().with_protocol(framing::Grpc)).unwrap();
+        let store = open_by(&way).await;
+        way.delay(proxy::Way::ToClient, Duration::from_secs(3), Duration::ZERO);
+        Self { store, way }
+    }
+
+    /// How often it has asked for keys, or changed some.
+    pub(crate) fn asked(&self) -> u64 {
+        let counts = self.way.counts();
+        counts.of("Txn") + counts.of("Range")
+    }
+
+    /// Does something between the request after these and the one that follows; then its answers take no time.
+    pub(crate) async fn after(&self, asked: u64, work: impl Future<Output = ()>) {
+        until(async || self.asked() > asked).await;
+        work.await;
+        assert_eq!(self.asked(), asked + 1, "the others took more than three seconds");
+        self.way.delay(proxy::Way::ToClient, Duration::ZERO, Duration::ZERO);
     }
 }
 
