@@ -1,4 +1,4 @@
-//! Servers that are killed, stopped or lose their leader, and many clients at once.
+//! Servers that are killed, stopped or lose their leader, many clients at once, and others who come between two requests.
 
 use std::{
     collections::{HashMap, HashSet},
