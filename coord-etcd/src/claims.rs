@@ -135,6 +135,8 @@ pub(crate) enum Seen {
     },
     /// It was in the line and is not any more.
     Gone,
+    /// In the line since an earlier request, on a lease that ended as far as we know.
+    Stale(Standpoint),
 }
 
 impl Shared {
@@ -281,6 +283,14 @@ impl Shared {
             Seen::Gone => {
                 self.hub.settled(id);
                 self.abandon(&joining.held);
+                self.registry.remove(id, serial);
+                None
+            }
+            Seen::Stale(at) => {
+                // A leader that does not know all leases yet said so. Nobody keeps that one alive any more, so the claim must not
+                // stand on it.
+                let txn = Txn::new().when([lines::is_created_at(&at.keys.place, at.token)]);
+                self.send(joining, txn.and_then(lines::delete(&at.keys))).await?;
                 self.registry.remove(id, serial);
                 None
             }
@@ -487,6 +497,9 @@ fn found(joining: &Joining<'_>, own: &[KeyValue], places: &[KeyValue], revision:
     if !places.iter().any(|place| place.create_revision() == token) {
         // Another client took its place away.
         return Ok(Seen::Gone);
+    }
+    if joining.held.token.is_none() && kv.lease() != joining.held.lease.id {
+        return Ok(Seen::Stale(at));
     }
     if at.record.head.is_granted() {
         return Ok(Seen::Granted(at));

@@ -78,3 +78,28 @@ async fn a_claim_of_unknown_outcome_stays_known_when_the_next_request_fails() {
     tokio::time::timeout(Duration::from_secs(30), refused).await.unwrap();
     assert!(client.shared.registry.get(&line, claimed.id).is_some());
 }
+
+/// A new leader that does not know all leases yet may say that one has ended. What the claim has there is not prolonged with the lease
+/// that it joins on next.
+#[tokio::test]
+async fn a_claim_does_not_stay_on_a_lease_that_is_given_up() {
+    let Some(server) = found(Etcd::start(&EtcdOptions::default().with_own())) else { return };
+    let (holder, client) =
+        (Store::open(server.url()).await.unwrap(), Store::open(server.url()).await.unwrap());
+    for waiting in [false, true] {
+        let line = line(if waiting { "waits" } else { "holds" });
+        if waiting {
+            holder.claim(&claim(&line)).await.unwrap();
+        }
+        let claimed = claim(&line);
+        client.claim(&claimed).await.unwrap();
+        let given_up = client.shared.registry.get(&line, claimed.id).unwrap().lease;
+        client.shared.lease_ended(&given_up);
+        let standing = client.claim(&claimed).await.unwrap();
+        assert_eq!(matches!(standing, Standing::Waiting { .. }), waiting);
+        let held = client.shared.registry.get(&line, claimed.id).unwrap();
+        let found = client.shared.get(held.keys.place.clone(), etcd_client::GetOptions::new()).await.unwrap();
+        assert_ne!(held.lease.id, given_up.id);
+        assert_eq!(found.kvs[0].lease(), held.lease.id, "waiting: {waiting}");
+    }
+}
