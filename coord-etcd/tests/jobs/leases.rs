@@ -8,11 +8,8 @@ use coord_core::{
 };
 use futures_util::future::join_all;
 
-use super::{LONG, NOTHING, grouped, item, one, push, queue, receive, say, settle};
-use crate::stores::{Slow, hint, keys, open, quiet, raw, server, until};
-
-/// The shortest lease that the servers of these tests grant.
-const SHORT: Duration = Duration::from_secs(1);
+use super::{LONG, NOTHING, SHORT, grouped, item, one, push, queue, receive, say, settle};
+use crate::stores::{hint, keys, open, quiet, raw, server, until};
 
 #[tokio::test]
 async fn a_lease_that_ended_makes_its_words_stale() {
@@ -47,42 +44,6 @@ async fn a_lease_that_ended_makes_its_words_stale() {
         assert_eq!(settle(&*store, &queue, second, Word::Extend(LONG)).await, Settled::Stale);
     }
     assert_eq!(store.stats(&queue).await.unwrap(), NOTHING);
-}
-
-/// Who puts back what waited for a lease looks first for those that wait, and then at their items. Meanwhile an item is taken by
-/// somebody else, or taken and given back to wait anew: it stays where it is.
-#[tokio::test]
-async fn what_was_put_back_and_taken_meanwhile_stays_in_hand() {
-    let Some(server) = server() else { return };
-    let quick = open(&server).await;
-    let over = QueueStats { ready: 1, ..NOTHING };
-    for (name, given_back) in [("taken", false), ("given back", true)] {
-        let queue = queue(name);
-        if given_back {
-            quick.push(&push(&queue, vec![item(b"a")])).await.unwrap();
-            let short = Receive { visibility: SHORT, ..receive(&queue, 1) };
-            assert_eq!(quick.receive(&short).await.unwrap().deliveries.len(), 1);
-        } else {
-            let delayed = NewItem { delay: SHORT, ..item(b"a") };
-            quick.push(&push(&queue, vec![delayed])).await.unwrap();
-        }
-        until(async || quick.stats(&queue).await.unwrap() == over).await;
-        let (slow, receive) = (Slow::open(&server).await, receive(&queue, 1));
-        // After the look at the queue and the one for those that wait.
-        let asked = slow.asked() + 1;
-        let meanwhile = slow.after(asked, async {
-            let taken = one(&*quick, &queue).await;
-            if given_back {
-                let word = Word::Nack { delay: LONG, max_attempts: None };
-                assert_eq!(settle(&*quick, &queue, &taken, word).await, Settled::Done);
-            }
-        });
-        let (received, ()) = tokio::join!(slow.store.receive(&receive), meanwhile);
-        assert_eq!(received.unwrap().deliveries, [], "{name}");
-        let waits =
-            QueueStats { delayed: u64::from(given_back), in_flight: u64::from(!given_back), ..NOTHING };
-        assert_eq!(quick.stats(&queue).await.unwrap(), waits, "{name}");
-    }
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
-//! The queues: hints, leases, what is left behind, what they cost.
+//! The queues: hints, leases, who comes between, what is left behind, what they cost.
 
 mod costs;
 mod leases;
+mod meanwhile;
 mod troubles;
 
 use std::time::Duration;
@@ -14,6 +15,9 @@ use crate::stores::{name, namespace};
 
 /// Visibility that is far longer than a test.
 const LONG: Duration = crate::stores::LONG;
+
+/// The shortest lease that the servers of these tests grant.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// What an empty queue has.
 const NOTHING: QueueStats = QueueStats { ready: 0, delayed: 0, in_flight: 0, dead: 0 };

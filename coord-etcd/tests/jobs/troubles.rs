@@ -1,4 +1,4 @@
-//! Servers that are killed, stopped or lose their leader, many clients at once, and others who come between two requests.
+//! Servers that are killed, stopped or lose their leader, connections that break, and many clients at once.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,7 +16,7 @@ use fastrand::Rng;
 use tokio::task::JoinSet;
 
 use super::{LONG, NOTHING, grouped, item, one, parts, push, queue, receive, say, settle};
-use crate::stores::{Cut, Slow, brittle, hint, open, open_by, server, server_with, stop, until};
+use crate::stores::{Cut, brittle, hint, open, open_by, server, server_with, stop, until};
 
 /// Sends an operation again until it is answered.
 macro_rules! insist {
@@ -325,57 +325,6 @@ async fn a_purge_leaves_no_group_behind() {
         }
     }
     drain(&*store, &queue, &Mutex::default()).await;
-    assert!(parts(&server).await.is_empty());
-}
-
-/// While a purge goes through a long queue, the first item of a group is acknowledged, and another one is pushed behind its second one.
-#[tokio::test]
-async fn a_purge_sees_one_moment() {
-    let Some(server) = server() else { return };
-    let (queue, quick) = (queue("long"), open(&server).await);
-    // The purge reads a thousand at a time, by their ids.
-    let [first, second] =
-        [0, u8::MAX].map(|byte| NewItem { id: ItemId::from_bytes([byte; 16]), ..grouped(b"x", "g") });
-    quick.push(&push(&queue, vec![first, second])).await.unwrap();
-    quick.push(&push(&queue, (0..1_000).map(|_| item(b"x")).collect())).await.unwrap();
-    let taken = one(&*quick, &queue).await;
-    let slow = Slow::open(&server).await;
-    // After the look for leases that are over, and the first page.
-    let asked = slow.asked() + 1;
-    let meanwhile = slow.after(asked, async {
-        assert_eq!(settle(&*quick, &queue, &taken, Word::Ack).await, Settled::Done);
-        quick.push(&push(&queue, vec![grouped(b"third", "g")])).await.unwrap();
-    });
-    let (purged, ()) = tokio::join!(slow.store.purge(&queue), meanwhile);
-    assert_eq!(purged.unwrap(), 1_001);
-    let third = one(&*quick, &queue).await;
-    assert_eq!(third.payload, b"third");
-    assert_eq!(settle(&*quick, &queue, &third, Word::Ack).await, Settled::Done);
-    assert!(parts(&server).await.is_empty());
-}
-
-/// The second item of a group is purged and pushed anew, behind a third one, while the first one is acknowledged.
-#[tokio::test]
-async fn who_was_pushed_anew_does_not_follow_at_its_old_place() {
-    let Some(server) = server() else { return };
-    let (queue, quick) = (queue("anew"), open(&server).await);
-    let second = grouped(b"second", "g");
-    quick.push(&push(&queue, vec![grouped(b"first", "g"), second.clone()])).await.unwrap();
-    let taken = one(&*quick, &queue).await;
-    let slow = Slow::open(&server).await;
-    // After the look at the item, and the one at who is behind it.
-    let asked = slow.asked() + 1;
-    let meanwhile = slow.after(asked, async {
-        assert_eq!(quick.purge(&queue).await.unwrap(), 1);
-        quick.push(&push(&queue, vec![grouped(b"third", "g"), second])).await.unwrap();
-    });
-    let (settled, ()) = tokio::join!(settle(&*slow.store, &queue, &taken, Word::Ack), meanwhile);
-    assert_eq!(settled, Settled::Done);
-    for expected in [&b"third"[..], b"second"] {
-        let taken = one(&*quick, &queue).await;
-        assert_eq!(taken.payload, expected);
-        assert_eq!(settle(&*quick, &queue, &taken, Word::Ack).await, Settled::Done);
-    }
     assert!(parts(&server).await.is_empty());
 }
 
