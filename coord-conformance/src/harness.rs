@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -68,8 +68,11 @@ fn suite(backends: &[Arc<dyn Backend>], several: bool) -> ExitCode {
     arguments.test_threads.get_or_insert(THREADS);
     let runs: Vec<_> = backends.iter().map(|backend| (backend, Arc::<Mutex<Outcomes>>::default())).collect();
     let trials = runs.iter().flat_map(|(backend, outcomes)| {
-        cases::all().into_iter().map(move |case| trial(case, backend, several, outcomes.clone()))
+        let all = cases::all().into_iter();
+        all.map(move |case| (needs_turn(&case), trial(case, backend, several, outcomes.clone())))
     });
+    let (in_turn, beside) = trials.partition::<Vec<_>, _>(|(in_turn, _)| *in_turn);
+    let trials = spread(in_turn, beside).into_iter().map(|(_, trial)| trial);
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     let everything = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.ignored;
     if !everything || arguments.list {
@@ -87,6 +90,29 @@ fn suite(backends: &[Arc<dyn Backend>], several: bool) -> ExitCode {
         }
     }
     if differs { ExitCode::FAILURE } else { conclusion.exit_code() }
+}
+
+fn needs_turn(case: &Case) -> bool {
+    case.needs.contains(&Need::Turn)
+}
+
+/// Held by a case that works with several processes for seconds: one at a time, so that it has enough of a machine.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The few among the many, evenly: those that take turns neither stand in each other's way nor are left for the end, when
+/// nothing is beside them.
+fn spread<T>(few: Vec<T>, many: Vec<T>) -> Vec<T> {
+    let between = many.len() / few.len().max(1);
+    let (mut many, mut all) = (many.into_iter(), Vec::new());
+    for one in few {
+        all.push(one);
+        all.extend(many.by_ref().take(between));
+    }
+    all.extend(many);
+    all
 }
 
 fn trial(case: Case, backend: &Arc<dyn Backend>, several: bool, outcomes: Arc<Mutex<Outcomes>>) -> Trial {
@@ -116,8 +142,7 @@ pub fn run_named(backend: &Arc<dyn Backend>, name: &str) -> Outcome {
 /// Runs one case in a thread and a runtime of its own, with a fresh store.
 #[must_use]
 pub fn run(backend: &Arc<dyn Backend>, case: &Case) -> Outcome {
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = case.needs.contains(&Need::Turn).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
+    let _turn = needs_turn(case).then(turn);
     let (report, reported) = mpsc::channel();
     let (owned, copy) = (backend.clone(), *case);
     let thread = std::thread::Builder::new().name(case.name.into()).spawn(move || {
@@ -213,4 +238,16 @@ async fn missing(need: Need, ctx: &Ctx) -> Verdict<Option<&'static str>> {
         Need::Size => (ctx.size().await?.is_some(), "the store cannot tell its size"),
     };
     Ok((!there).then_some(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_few_are_spread_among_the_many() {
+        assert_eq!(spread(vec![1, 2], vec![10, 11, 12, 13, 14]), [1, 10, 11, 2, 12, 13, 14]);
+        assert_eq!(spread(vec![], vec![10, 11]), [10, 11]);
+        assert_eq!(spread(vec![1, 2], vec![10]), [1, 2, 10]);
+    }
 }
