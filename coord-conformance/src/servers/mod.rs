@@ -55,7 +55,7 @@ pub use crate::unavailable::Unavailable;
 pub type Test = (&'static str, fn() -> Result<(), Unavailable>);
 
 /// The `main` of a test target without the standard harness: libtest's options and output, but a test whose server is
-/// not there is *ignored* with the reason, which libtest cannot do.
+/// not there is *ignored* with the reason, which libtest cannot do. As many run side by side as `RUST_TEST_THREADS` says, as in libtest.
 ///
 /// ```no_run
 /// use std::process::ExitCode;
@@ -81,7 +81,10 @@ pub fn tests(tests: &[Test]) -> ExitCode {
             Err(unavailable) => Ok(Completion::ignored_with(unavailable.reason())),
         })
     };
-    libtest_mimic::run(&Arguments::from_args(), tests.iter().map(trial).collect()).exit_code()
+    let mut arguments = Arguments::from_args();
+    let threads = || std::env::var("RUST_TEST_THREADS").ok()?.parse().ok();
+    arguments.test_threads = arguments.test_threads.or_else(threads);
+    libtest_mimic::run(&arguments, tests.iter().map(trial).collect()).exit_code()
 }
 
 /// The server, for tests of the standard harness, which can ignore nothing by itself: without one, `None` with the reason
