@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Lines, Write},
-    process::{Child, ChildStdout, Command, ExitCode, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use coord_benches::{
@@ -12,19 +12,17 @@ use coord_benches::{
     workloads,
 };
 use coord_conformance::servers::{
-    self, Etcd, EtcdOptions, Postgres, PostgresOptions, Redis, RedisOptions, Unavailable, ZooKeeper,
+    Etcd, EtcdOptions, Postgres, PostgresOptions, Redis, RedisOptions, Test, Unavailable, ZooKeeper,
 };
 
-fn main() -> ExitCode {
-    servers::tests(&[
-        ("sqlite", sqlite),
-        ("redis", redis),
-        ("postgres", postgres),
-        ("etcd", etcd),
-        ("zookeeper", zookeeper),
-        ("what_cannot_be_measured_says_why", what_cannot_be_measured_says_why),
-    ])
-}
+pub(crate) const ALL: &[Test] = &[
+    ("sqlite", sqlite),
+    ("redis", redis),
+    ("postgres", postgres),
+    ("etcd", etcd),
+    ("zookeeper", zookeeper),
+    ("what_cannot_be_measured_says_why", what_cannot_be_measured_says_why),
+];
 
 /// The program with small sizes.
 fn contender(system: &str, backend: &str, endpoint: &str, workload: &str) -> Command {

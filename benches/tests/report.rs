@@ -3,6 +3,10 @@
 use std::{fs, path::Path, process::Command};
 
 use coord_benches::report::Report;
+use coord_conformance::servers::{Test, Unavailable};
+
+pub(crate) const ALL: &[Test] =
+    &[("a_page_plots_and_figures_are_written", a_page_plots_and_figures_are_written)];
 
 fn report(arguments: &[&str], out: &Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_report"));
@@ -11,8 +15,7 @@ fn report(arguments: &[&str], out: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-#[test]
-fn a_page_plots_and_figures_are_written() {
+fn a_page_plots_and_figures_are_written() -> Result<(), Unavailable> {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("comparison");
     let told = report(&["--quick", "--rounds", "2", "--backends", "memory,sqlite"], &out);
@@ -52,6 +55,7 @@ fn a_page_plots_and_figures_are_written() {
     let again = report(&["--from", json, "--compare", json], &folder.path().join("again"));
     assert!(again.contains("nothing changed beyond noise"), "{again}");
     assert_eq!(fs::read_to_string(folder.path().join("again/README.md")).unwrap(), page);
+    Ok(())
 }
 
 fn is(row: &coord_benches::row::Row, backend: &str, result: &str) -> bool {
