@@ -1,8 +1,12 @@
-//! Lines in which a grant is handed over, and in which requests meet.
+//! Lines in which a grant is handed over, in which requests meet, and requests and replies that are lost.
 
 use std::{sync::Arc, time::Duration};
 
-use coord_core::spi::{Claim, ClaimId, Claims, Grant, HandOver, Kind, LineId, Renewal, Standing};
+use coord_conformance::proxy::{Loss, Options, Proxy, framing};
+use coord_core::{
+    Effect, ErrorKind,
+    spi::{Claim, ClaimId, Claims, Grant, HandOver, Kind, LineId, Renewal, Standing},
+};
 use coord_etcd::Store;
 
 use crate::common::{LONG, claim, granted, ids, keys, line, open, server, waiting};
@@ -136,4 +140,38 @@ async fn a_closed_client_leaves_no_lease() {
     let three = open(&server).await;
     assert_eq!(ids(&three, &held.line).await, [held.id]);
     assert_eq!(held.ttl, LONG);
+}
+
+/// The requests of a claim, and their replies, are lost one after the other: it is made once, whatever was lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_whose_reply_is_lost_is_found_again() {
+    let Some(server) = server() else { return };
+    let options = Options::default().with_protocol(framing::Grpc);
+    let proxy = Proxy::start_with(server.url(), options).unwrap();
+    let store = Store::open(proxy.url()).await.unwrap();
+    let sound = open(&server).await;
+    let warm = claim(&line("warm"));
+    granted(store.claim(&warm).await.unwrap());
+    for (round, lost) in [true, false].into_iter().enumerate() {
+        let claim = claim(&line(&format!("lock {round}")));
+        proxy.lose(if lost { Loss::reply(1).of("Txn") } else { Loss::request(1).of("Txn") });
+        let first = store.claim(&claim).await;
+        assert_eq!(proxy.counts().lost, round as u64 + 1);
+        // Whether the driver or the caller asks again, there is one claim.
+        let grant = match first {
+            Ok(standing) => granted(standing),
+            Err(error) => {
+                assert_eq!(
+                    (error.kind(), error.effect()),
+                    (ErrorKind::Unavailable, Effect::Unknown),
+                    "{error}"
+                );
+                assert_eq!(ids(&sound, &claim.line).await.len(), usize::from(lost), "{error}");
+                granted(store.claim(&claim).await.unwrap())
+            }
+        };
+        assert_eq!(ids(&sound, &claim.line).await, [grant.id]);
+    }
+    let counts = proxy.counts();
+    assert!(counts.of("Txn") >= 3 && counts.of("Range") + counts.of("LeaseGrant") > 0, "{counts:?}");
 }

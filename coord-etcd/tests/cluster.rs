@@ -1,5 +1,7 @@
 //! Members of a cluster that are killed, stopped and cut off.
 
+mod partition;
+
 use std::{sync::Arc, time::Duration};
 
 use coord_conformance::servers::{EtcdCluster, EtcdOptions, found};

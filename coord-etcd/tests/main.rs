@@ -10,7 +10,6 @@ mod interop;
 #[path = "jobs/main.rs"]
 mod jobs;
 mod known_bad;
-mod partition;
 mod report;
 mod stores;
 #[cfg(feature = "tls")]

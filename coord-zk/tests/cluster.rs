@@ -1,5 +1,7 @@
 //! An ensemble of three that loses its leader, or its majority.
 
+mod partition;
+
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,

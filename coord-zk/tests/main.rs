@@ -8,7 +8,6 @@ mod failures;
 mod interop;
 #[path = "jobs/main.rs"]
 mod jobs;
-mod partition;
 mod stores;
 #[cfg(feature = "tls")]
 mod tls;

@@ -50,10 +50,10 @@ const CONSISTENCY: [&str; 5] = [
      what that lacked, and tokens still grow: \
      [`tokens_and_versions_grow_over_a_failover_that_lost_them`](../../coord-redis/tests/failover.rs)",
     "linearizable, as reads follow a `sync`, but for [two moments](../guarantees.md#side-by-side) in an ensemble; of three servers, with the leader cut off: \
-     [`who_holds_at_a_leader_that_is_cut_off_is_lost_before_the_majority_grants`](../../coord-zk/tests/partition.rs), \
+     [`who_holds_at_a_leader_that_is_cut_off_is_lost_before_the_majority_grants`](../../coord-zk/tests/cluster/partition.rs), \
      [`a_minority_elects_nobody`](../../coord-zk/tests/cluster.rs)",
     "linearizable; of three members, with the leader cut off: \
-     [`who_holds_at_a_leader_that_is_cut_off_is_lost_before_the_majority_grants`](../../coord-etcd/tests/partition.rs), \
+     [`who_holds_at_a_leader_that_is_cut_off_is_lost_before_the_majority_grants`](../../coord-etcd/tests/cluster/partition.rs), \
      [`a_minority_elects_nobody`](../../coord-etcd/tests/cluster.rs)",
     "linearizable on the primary: [`lock::is_exclusive`](../../coord-conformance/src/cases/lock.rs); a standby is refused: \
      [`a_standby_is_refused_and_grants_nothing`](../../coord-sql/tests/postgres_standby.rs)",

@@ -1,19 +1,14 @@
-//! Members on hosts of their own, and a network between them that fails; and replies that are lost on the way.
+//! Members on hosts of their own, and a network between them that fails.
 
 use std::time::Duration;
 
-use coord_conformance::{
-    proxy::{Loss, Options, Proxy, framing},
-    servers::{EtcdCluster, EtcdOptions, Network, found},
-};
+use coord_conformance::servers::{EtcdCluster, EtcdOptions, Network, found};
 use coord_core::{
-    CampaignOptions, Coordinator, Effect, Election, ErrorKind, Lock, LockOptions,
+    CampaignOptions, Coordinator, Election, ErrorKind, Lock, LockOptions,
     clock::{Clock, Moment},
-    spi::Claims,
 };
-use coord_etcd::Store;
 
-use crate::common::{LONG, claim, granted, ids, line, name, server, until, until_waiting};
+use crate::common::{LONG, name, until, until_waiting};
 
 fn now() -> Moment {
     Clock::System.now()
@@ -113,38 +108,4 @@ async fn who_holds_at_a_leader_that_is_cut_off_is_lost_before_the_majority_grant
         })
         .await;
     }
-}
-
-/// The requests of a claim, and their replies, are lost one after the other: it is made once, whatever was lost.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_whose_reply_is_lost_is_found_again() {
-    let Some(server) = server() else { return };
-    let options = Options::default().with_protocol(framing::Grpc);
-    let proxy = Proxy::start_with(server.url(), options).unwrap();
-    let store = Store::open(proxy.url()).await.unwrap();
-    let sound = crate::common::open(&server).await;
-    let warm = claim(&line("warm"));
-    granted(store.claim(&warm).await.unwrap());
-    for (round, lost) in [true, false].into_iter().enumerate() {
-        let claim = claim(&line(&format!("lock {round}")));
-        proxy.lose(if lost { Loss::reply(1).of("Txn") } else { Loss::request(1).of("Txn") });
-        let first = store.claim(&claim).await;
-        assert_eq!(proxy.counts().lost, round as u64 + 1);
-        // Whether the driver or the caller asks again, there is one claim.
-        let grant = match first {
-            Ok(standing) => granted(standing),
-            Err(error) => {
-                assert_eq!(
-                    (error.kind(), error.effect()),
-                    (ErrorKind::Unavailable, Effect::Unknown),
-                    "{error}"
-                );
-                assert_eq!(ids(&sound, &claim.line).await.len(), usize::from(lost), "{error}");
-                granted(store.claim(&claim).await.unwrap())
-            }
-        };
-        assert_eq!(ids(&sound, &claim.line).await, [grant.id]);
-    }
-    let counts = proxy.counts();
-    assert!(counts.of("Txn") >= 3 && counts.of("Range") + counts.of("LeaseGrant") > 0, "{counts:?}");
 }
