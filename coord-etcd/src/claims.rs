@@ -142,8 +142,10 @@ pub(crate) enum Seen {
 impl Shared {
     async fn claim(&self, claim: &Claim) -> Result<Standing> {
         self.line_keys(&claim.line).check()?;
-        for _ in 0..JOINS {
-            if let Some(standing) = self.claim_once(claim).await? {
+        for tried in 0..JOINS {
+            // What an earlier round sent may be in the line.
+            let unknown = |error: Error| if tried > 0 { error.with_unknown_effect() } else { error };
+            if let Some(standing) = self.claim_once(claim).await.map_err(unknown)? {
                 return Ok(standing);
             }
         }
@@ -289,8 +291,11 @@ impl Shared {
             Seen::Stale(at) => {
                 // A leader that does not know all leases yet said so. Nobody keeps that one alive any more, so the claim must not
                 // stand on it.
-                let txn = Txn::new().when([lines::is_created_at(&at.keys.place, at.token)]);
-                self.send(joining, txn.and_then(lines::delete(&at.keys))).await?;
+                let when = [
+                    lines::is_created_at(&at.keys.place, at.token),
+                    lines::is_unchanged(&at.keys.record, at.version),
+                ];
+                self.send(joining, Txn::new().when(when).and_then(lines::delete(&at.keys))).await?;
                 self.registry.remove(id, serial);
                 None
             }

@@ -85,7 +85,7 @@ impl Shared {
             // Its keys end with its lease. If somebody adopted it, they are on another one.
             for lease in held.leases() {
                 self.revoke(lease.id).await?;
-                self.lease_ended(lease);
+                lease.end();
             }
             self.registry.remove(id, held.serial);
             return Ok(());

@@ -140,10 +140,12 @@ impl Shared {
         Ok(Lease::new(id, seconds, granted, at))
     }
 
-    /// A lease has ended, and everything on it.
+    /// A lease has ended, and everything on it. A new leader that does not know all leases yet says so of one that lives, which would
+    /// keep others out until it ends; so it is ended.
     pub(crate) fn lease_ended(&self, lease: &Lease) {
-        lease.end();
-        self.registry.changed.notify_one();
+        if lease.end() {
+            self.give_up(lease.id);
+        }
     }
 
     async fn likely(&self, seconds: i64) -> Option<Arc<Lease>> {
@@ -315,9 +317,9 @@ impl Lease {
         Ok((Kept::Alive(term), Some(keeper)))
     }
 
-    /// From now on it is gone.
-    pub(crate) fn end(&self) {
-        self.gone.store(true, Ordering::Release);
+    /// From now on it is gone; answers whether it was not before.
+    pub(crate) fn end(&self) -> bool {
+        !self.gone.swap(true, Ordering::AcqRel)
     }
 
     pub(crate) fn is_gone(&self) -> bool {

@@ -93,13 +93,38 @@ async fn a_claim_does_not_stay_on_a_lease_that_is_given_up() {
         }
         let claimed = claim(&line);
         client.claim(&claimed).await.unwrap();
-        let given_up = client.shared.registry.get(&line, claimed.id).unwrap().lease;
-        client.shared.lease_ended(&given_up);
+        let before = client.shared.registry.get(&line, claimed.id).unwrap();
+        // Nobody sweeps meanwhile.
+        client.shared.registry.remove(claimed.id, before.serial);
+        before.lease.end();
         let standing = client.claim(&claimed).await.unwrap();
         assert_eq!(matches!(standing, Standing::Waiting { .. }), waiting);
         let held = client.shared.registry.get(&line, claimed.id).unwrap();
-        let found = client.shared.get(held.keys.place.clone(), etcd_client::GetOptions::new()).await.unwrap();
-        assert_ne!(held.lease.id, given_up.id);
+        let options = etcd_client::GetOptions::new();
+        let found = client.shared.get(held.keys.place.clone(), options).await.unwrap();
+        assert_ne!(held.lease.id, before.lease.id);
         assert_eq!(found.kvs[0].lease(), held.lease.id, "waiting: {waiting}");
+        assert!(held.token > before.token, "waiting: {waiting}");
+    }
+}
+
+/// Others need not wait until such a lease has run out.
+#[tokio::test]
+async fn a_lease_that_is_given_up_is_ended() {
+    let Some(server) = found(Etcd::start(&EtcdOptions::default().with_own())) else { return };
+    for layout in ["own", "interop"] {
+        let open = || async { Store::open(format!("{}?layout={layout}", server.url())).await.unwrap() };
+        let (client, other, line) = (open().await, open().await, line(layout));
+        let (held, next) = (claim(&line), claim(&line));
+        client.claim(&held).await.unwrap();
+        assert!(matches!(other.claim(&next).await.unwrap(), Standing::Waiting { .. }));
+        let lease = client.shared.registry.get(&line, held.id).unwrap().lease;
+        client.shared.lease_ended(&lease);
+        let granted = async {
+            while !matches!(other.claim(&next).await.unwrap(), Standing::Granted(_)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(held.ttl / 3, granted).await.expect("the next one");
     }
 }
