@@ -35,7 +35,7 @@ mod striking;
 mod tls;
 mod zookeeper;
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{io, num::NonZeroUsize, process::ExitCode, time::Duration};
 
 use coord_core::clock::Clock;
 use libtest_mimic::{Arguments, Completion, Trial};
@@ -72,6 +72,9 @@ pub type Test = (&'static str, fn() -> Result<(), Unavailable>);
 ///     servers::tests(&[("answers", answers)])
 /// }
 /// ```
+///
+/// # Panics
+/// If `RUST_TEST_THREADS` is set and no number of one or more.
 pub fn tests(tests: &[Test]) -> ExitCode {
     let trial = |(name, test): &Test| {
         let test = *test;
@@ -82,8 +85,10 @@ pub fn tests(tests: &[Test]) -> ExitCode {
         })
     };
     let mut arguments = Arguments::from_args();
-    let threads = || std::env::var("RUST_TEST_THREADS").ok()?.parse().ok();
-    arguments.test_threads = arguments.test_threads.or_else(threads);
+    if let (None, Ok(threads)) = (arguments.test_threads, std::env::var("RUST_TEST_THREADS")) {
+        let threads = threads.parse::<NonZeroUsize>();
+        arguments.test_threads = Some(threads.expect("RUST_TEST_THREADS is a number of one or more").get());
+    }
     libtest_mimic::run(&arguments, tests.iter().map(trial).collect()).exit_code()
 }
 

@@ -14,7 +14,7 @@ use super::{
         process::Guard,
         program,
     },
-    POSTGRES,
+    PASSWORD, POSTGRES,
 };
 
 /// What the server keeps of the password, for one round of its hash and not for 4,096, which take a client without optimisation a
@@ -51,12 +51,14 @@ impl Template {
         let folder = folder::create("initdb", owner)?;
         let guard = Guard::new(&folder, owner)?;
         let template = Self { programs, owner, folder, _guard: guard };
-        folder::write(&template.folder.join("password"), VERIFIER, owner)?;
+        folder::write(&template.folder.join("password"), PASSWORD, owner)?;
         let mut command = template.command("initdb", &template.folder);
         command.args(["-D", "data", "-U", POSTGRES, "--pwfile=password", "--auth=scram-sha-256"]);
         // The smallest log, because it is copied for each server; nothing here has to survive a loss of power.
         command.args(["--encoding=UTF8", "--locale=C", "--wal-segsize=1", "--no-sync"]);
         succeed(command.stdin(Stdio::null()).output()?)?;
+        // Not by `--pwfile`: before version 14 it is cut off there.
+        template.prepare(&template.folder, &[format!("ALTER ROLE {POSTGRES} PASSWORD '{VERIFIER}'")])?;
         Ok(template)
     }
 
