@@ -116,13 +116,14 @@ async fn a_lease_that_is_given_up_is_ended() {
         let open = || async { Store::open(format!("{}?layout={layout}", server.url())).await.unwrap() };
         let (client, other, line) = (open().await, open().await, line(layout));
         let (held, next) = (claim(&line), claim(&line));
+        let mut hints = other.wakeups(&line, Some(next.id));
         client.claim(&held).await.unwrap();
         assert!(matches!(other.claim(&next).await.unwrap(), Standing::Waiting { .. }));
         let lease = client.shared.registry.get(&line, held.id).unwrap().lease;
         client.shared.lease_ended(&lease);
         let granted = async {
             while !matches!(other.claim(&next).await.unwrap(), Standing::Granted(_)) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                hints.next().await;
             }
         };
         tokio::time::timeout(held.ttl / 3, granted).await.expect("the next one");
